@@ -1,0 +1,1 @@
+"""Command line: decides nothing; the berth command and the embedded set-up."""

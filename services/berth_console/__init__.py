@@ -1,0 +1,1 @@
+"""Console: decides nothing; read models, web pages, metrics and the trace receiver."""

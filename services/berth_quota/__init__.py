@@ -1,0 +1,1 @@
+"""Quota service: decides admission and the order of requests, and publishes decisions."""

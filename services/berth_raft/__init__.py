@@ -1,0 +1,1 @@
+"""Raft node: decides who leads and whether a proposal is committed."""

@@ -1,0 +1,1 @@
+"""Reservation service: decides windows, their activation and their expiry."""

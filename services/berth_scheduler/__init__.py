@@ -1,0 +1,1 @@
+"""Scheduler service: decides placement, preemption victims, node liveness and drain."""
