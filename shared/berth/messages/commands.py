@@ -1,0 +1,292 @@
+"""What asks and what answers between services: proposals, evaluations, liveness, administration, queries.
+
+Every command has one answer type; a refusal is data inside an answer.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from berth.ids import Attempt, Namespace, NodeId, RequestId, RequestKey, Sequence, Term
+from berth.messages.documents import CohortDocument, NodeDocument, QuotaDocument, ReservationDocument
+from berth.messages.events import Transaction
+from berth.messages.reasons import Reason
+from berth.messages.requests import Document, Name, NamespaceName, NodeName, Request, RequestField, RequestName
+
+
+class Wire(BaseModel):
+    """Immutable and tolerant: written by Berth's own processes, perhaps of a newer version."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class RefusalCode(StrEnum):
+    """Why the leader, or a service, did not do what was asked."""
+
+    SUPERSEDED = "superseded"
+    CONFLICT = "conflict"
+    STALE_VICTIM = "stale_victim"
+    CAPACITY = "capacity"
+    RULE = "rule"
+    WINDOW = "window"
+    QUOTA = "quota"
+    CLASS = "class"
+    TOO_EARLY = "too_early"
+    TOO_LARGE = "too_large"
+    NOT_FOUND = "not_found"
+    INVALID = "invalid"
+    ALREADY_DONE = "already_done"
+    NOT_LEADER = "not_leader"
+    OVERLOADED = "overloaded"
+    UNKNOWN = "unknown"
+    INTERNAL = "internal"
+
+
+class Refusal(Wire):
+    """A typed no. `detail` is for people and names the entity and the numbers."""
+
+    code: RefusalCode
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """Transactions offered to the leader against a view at `view_sequence`; each is judged by itself."""
+
+    id: str
+    transactions: tuple[Transaction, ...]
+    view_sequence: Sequence
+
+
+class ProposalAnswer(Wire):
+    """One outcome per transaction, in order: None is accepted at `sequence`.
+
+    Accepted by a leader of a lower term than one already heard is ignored by the reader.
+    """
+
+    id: str
+    term: Term
+    sequence: Sequence | None = None
+    outcomes: tuple[Refusal | None, ...]
+
+
+class Grant(Wire):
+    """What quota allows the scheduler to take from others for one evaluation."""
+
+    preempt: bool = False
+    reclaim: bool = False
+    max_evictions: int = 0
+    min_run_seconds: int = 0
+
+
+class EvaluationItem(Wire):
+    """One request to be placed at `attempt`. `missing`: how many instances are still wanted."""
+
+    request: RequestField
+    digest: str
+    attempt: Attempt
+    missing: int
+    alone: bool = False
+    grant: Grant = Grant()
+    traceparent: str | None = None
+
+
+class Evaluation(Wire):
+    """Requests admitted in this order, each assuming the earlier ones."""
+
+    id: str
+    items: tuple[EvaluationItem, ...]
+
+
+class Verdict(StrEnum):
+    ACCEPTED = "accepted"
+    UNPLACEABLE = "unplaceable"
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"
+    CONTENDED = "contended"
+    UNAVAILABLE = "unavailable"
+
+
+class EvaluationOutcome(Wire):
+    """`reasons` and `evaluated_at` belong to unplaceable, `refusal` to refused; `sequence` to accepted."""
+
+    namespace: Namespace
+    request: RequestId
+    attempt: Attempt
+    verdict: Verdict
+    reasons: tuple[Reason, ...] = ()
+    evaluated_at: Sequence | None = None
+    sequence: Sequence | None = None
+    refusal: Refusal | None = None
+    traceparent: str | None = None
+
+    @property
+    def key(self) -> RequestKey:
+        return (self.namespace, self.request)
+
+
+class EvaluationAnswer(Wire):
+    """Outcomes as they become known: one evaluation may be answered in several messages."""
+
+    id: str
+    outcomes: tuple[EvaluationOutcome, ...]
+
+
+class RequestBatch(BaseModel):
+    """What came in on `berth.v1.request.<namespace>`: decoded, each valid by itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    namespace: NamespaceName
+    requests: Annotated[tuple[Request, ...], Field(max_length=256)]
+
+
+class ReleaseBatch(BaseModel):
+    """Ids to release, of the subject's namespace. Sent as a JSON list of ids."""
+
+    model_config = ConfigDict(frozen=True)
+
+    namespace: NamespaceName
+    requests: Annotated[tuple[RequestName, ...], Field(min_length=1, max_length=256)]
+
+
+class Committed(Wire):
+    """How far the ledger is committed; the leader repeats it every 500 ms."""
+
+    ledger_id: str
+    term: Term
+    sequence: Sequence
+    hash: str
+    leader: str
+
+
+class Heartbeat(Wire):
+    """A node agent lives. `session` changes when the agent starts again."""
+
+    node: NodeId
+    session: str
+
+
+class NodeRegister(Document):
+    """An agent offers its node; it comes empty."""
+
+    node: NodeDocument
+    session: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class NodeLeave(Document):
+    node: NodeName
+
+
+class NodeStopped(Document):
+    """The agent has stopped these allocations: they consume nothing any more."""
+
+    node: NodeName
+    allocations: tuple[str, ...]
+
+
+class NodeAllocationsWanted(Document):
+    """The agent asks for its full list."""
+
+    node: NodeName
+
+
+class NodeAnswer(Wire):
+    """`heartbeat_ms`: how often to beat; set when registered."""
+
+    refusal: Refusal | None = None
+    sequence: Sequence = Sequence(0)
+    heartbeat_ms: int | None = None
+    allocations: tuple[dict[str, Any], ...] = ()
+
+
+class ApplyQuotas(Document):
+    """Set these quotas and cohorts in one transaction."""
+
+    command: Literal["apply"] = "apply"
+    quotas: tuple[QuotaDocument, ...] = ()
+    cohorts: tuple[CohortDocument, ...] = ()
+
+
+class RemoveQuota(Document):
+    command: Literal["remove"] = "remove"
+    namespace: NamespaceName | None = None
+    cohort: Name | None = None
+
+
+class SetNode(Document):
+    """Cordon or uncordon, start or stop a drain."""
+
+    command: Literal["set"] = "set"
+    node: NodeName
+    schedulable: bool | None = None
+    draining: bool | None = None
+
+
+class TransferLeadership(Document):
+    command: Literal["transfer"] = "transfer"
+    to: Name | None = None
+
+
+class AdminAnswer(Wire):
+    """Refused, or committed at `sequence` (None where nothing had to be committed)."""
+
+    refusal: Refusal | None = None
+    sequence: Sequence | None = None
+    detail: str = ""
+
+
+class CreateReservation(Document):
+    verb: Literal["create"] = "create"
+    reservation: ReservationDocument
+
+
+class CancelReservation(Document):
+    verb: Literal["cancel"] = "cancel"
+    reservation: Name
+
+
+class ReservationAnswer(Wire):
+    """After commit: the reservation's read model, or why not (and what would work)."""
+
+    refusal: Refusal | None = None
+    sequence: Sequence | None = None
+    reservation: dict[str, Any] | None = None
+
+
+class Query(Wire):
+    """Asks for a read model. `min_sequence`: answer only from a state at least that new."""
+
+    ids: tuple[str, ...] = ()
+    everything: bool = False
+    min_sequence: Sequence = Sequence(0)
+    at: Sequence | None = None
+    from_sequence: Sequence = Sequence(0)
+    after: str | None = None
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 500
+    document: dict[str, Any] | None = None
+
+
+class QueryAnswer(Wire):
+    """A page of at most 512 KiB. `next`: pass as `after` for the next page; None at the end."""
+
+    items: tuple[dict[str, Any], ...] = ()
+    sequence: Sequence = Sequence(0)
+    term: Term = Term(0)
+    next: str | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoResponders:
+    """Nobody was there to take the message whose answer was expected under `token`."""
+
+    token: str
+
+
+AdminQuota = Annotated[ApplyQuotas | RemoveQuota, Field(discriminator="command")]
+ReservationCommand = Annotated[CreateReservation | CancelReservation, Field(discriminator="verb")]
+ADMIN_QUOTA: TypeAdapter[ApplyQuotas | RemoveQuota] = TypeAdapter(AdminQuota)
+RESERVATION_COMMAND: TypeAdapter[CreateReservation | CancelReservation] = TypeAdapter(ReservationCommand)

@@ -1,0 +1,100 @@
+"""What answers a request: the decision object of the plan result and of live answers alike (DESIGN section 5)."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from berth.ids import AllocationId, Attempt, Namespace, NodeId, RequestId, Sequence, Term
+from berth.messages.reasons import Reason, ReasonCode
+
+DecisionStatus = Literal["placed", "queued", "rejected"]
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class PlacedAllocation(Answer):
+    id: AllocationId
+    node: NodeId
+
+
+class EvictedAllocation(Answer):
+    allocation: AllocationId
+    namespace: Namespace
+    node: NodeId
+    reason: ReasonCode
+
+
+class NodeVerdict(Answer):
+    """One node as it was before the first instance was placed: every failing reason, or its final score."""
+
+    node: NodeId
+    feasible: bool
+    reasons: tuple[Reason, ...] = ()
+    score: int | None = None
+    preferred: int = 0
+
+
+class QuotaClasses(Answer):
+    """How the namespace's usage is classed after the decision; amounts by dimension."""
+
+    guaranteed: dict[str, int] = Field(default_factory=dict[str, int])
+    borrowed: dict[str, int] = Field(default_factory=dict[str, int])
+    burst: dict[str, int] = Field(default_factory=dict[str, int])
+
+
+class Decision(Answer):
+    """One request's outcome at one attempt. `digest` tells whose body it answers (R106).
+
+    `sequence` 0: an answer without an event (invalid, conflict). `nodes` only where explained.
+    """
+
+    namespace: Namespace
+    request: RequestId
+    status: DecisionStatus
+    attempt: Attempt = Attempt(1)
+    allocations: tuple[PlacedAllocation, ...] = ()
+    evicted: tuple[EvictedAllocation, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    nodes: tuple[NodeVerdict, ...] | None = None
+    quota: QuotaClasses = QuotaClasses()
+    earliest_start: int | None = None
+    sequence: Sequence = Sequence(0)
+    term: Term = Term(0)
+    digest: str = ""
+    trace_id: str | None = None
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The documented JSON shape; lists are always lists, `nodes` only where explained."""
+        written = self.model_dump(mode="json", exclude={"reasons", "nodes"})
+        written["reasons"] = [reason.as_mapping() for reason in self.reasons]
+        if self.nodes is not None:
+            written["nodes"] = [
+                {
+                    "node": verdict.node,
+                    "feasible": verdict.feasible,
+                    "reasons": [reason.as_mapping() for reason in verdict.reasons],
+                    "score": verdict.score,
+                    "preferred": verdict.preferred,
+                }
+                for verdict in self.nodes
+            ]
+        return written
+
+
+class PlanResult(Answer):
+    """What `plan` answers. `utilization`: used / capacity over ready nodes after the last decision."""
+
+    version: int = 1
+    sequence: Sequence = Sequence(0)
+    decisions: tuple[Decision, ...] = ()
+    utilization: dict[str, float] = Field(default_factory=dict[str, float])
+
+    def as_mapping(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "sequence": self.sequence,
+            "decisions": [decision.as_mapping() for decision in self.decisions],
+            "utilization": self.utilization,
+        }

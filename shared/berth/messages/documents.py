@@ -1,0 +1,245 @@
+"""The cluster document: nodes, quotas, cohorts, allocations and reservations as people write them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic.functional_validators import BeforeValidator
+
+from berth.errors import InvalidCommand, Problem
+from berth.messages.requests import (
+    AffinityTerm,
+    Amounts,
+    Capacity,
+    Constraint,
+    Document,
+    Labels,
+    Name,
+    NamespaceName,
+    NodeName,
+    Priority,
+    RequestName,
+    ReservationName,
+    Seconds,
+    Taint,
+)
+from berth.messages.validation import expected
+
+
+def _milliseconds(value: Any) -> Any:
+    """Milliseconds UTC of an RFC 3339 time that says its offset."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise expected("expected a time such as 2026-01-01T09:00:00Z") from None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise expected("expected a time with its offset, such as 2026-01-01T09:00:00Z")
+    delta = value - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+
+
+def time_text(milliseconds: int) -> str:
+    """Milliseconds UTC as people read them: `2026-01-01T09:00:00Z`, with fractions only where there are some."""
+    seconds, rest = divmod(milliseconds, 1000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{rest:03d}Z" if rest else f"{text}Z"
+
+
+Time = Annotated[int, BeforeValidator(_milliseconds)]
+"""Milliseconds UTC inside, RFC 3339 outside."""
+
+AllocationName = Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9.]{0,99}$")]
+
+
+class NodeState(StrEnum):
+    READY = "ready"
+    LOST = "lost"
+    LEFT = "left"
+
+
+class NodeDocument(Document):
+    """One node. A resource left out of `capacity` is 0, except `instances`, which is then 110."""
+
+    id: NodeName
+    capacity: Capacity
+    reserved: Capacity = Field(default_factory=Capacity)
+    labels: Labels = Field(default_factory=dict[str, str])
+    taints: tuple[Taint, ...] = ()
+    state: NodeState = NodeState.READY
+    schedulable: bool = True
+
+
+class Reclaim(StrEnum):
+    NEVER = "never"
+    LOWER_PRIORITY = "lower_priority"
+    ANY = "any"
+
+
+class Preemption(StrEnum):
+    NEVER = "never"
+    LOWER_PRIORITY = "lower_priority"
+
+
+def _weight(value: Any) -> Any:
+    """A decimal of at least 0 with at most three places, in thousandths."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise expected("expected a weight such as 1 or 0.5")
+    thousandths = Decimal(repr(value)) * 1000
+    if not thousandths.is_finite() or thousandths != int(thousandths) or thousandths < 0:
+        raise expected("expected a weight of at least 0 with at most three decimals")
+    return int(thousandths)
+
+
+WeightPermille = Annotated[int, BeforeValidator(_weight)]
+
+
+class QuotaDocument(Document):
+    """A namespace's quota. A dimension absent from `hard` is unlimited, absent from `soft` it is `hard`."""
+
+    namespace: NamespaceName
+    cohort: Name | None = None
+    hard: Capacity = Field(default_factory=Capacity)
+    soft: Capacity = Field(default_factory=Capacity)
+    burst_percent: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    grace_seconds: Seconds | None = None
+    borrowing_limit: Capacity | None = None
+    lending_limit: Capacity | None = None
+    weight_permille: Annotated[WeightPermille, Field(validation_alias="weight")] = 1000
+    reclaim: Reclaim = Reclaim.ANY
+    preemption: Preemption = Preemption.LOWER_PRIORITY
+
+    @field_validator("soft")
+    @classmethod
+    def _soft_is_within_hard(cls, soft: Capacity, info: Any) -> Capacity:
+        hard = info.data.get("hard")
+        if hard is not None:
+            limits = hard.said()
+            for dimension, amount in soft.said().items():
+                if dimension in limits and amount > limits[dimension]:
+                    raise expected(f"expected at most the hard limit {limits[dimension]} of {dimension}")
+        return soft
+
+
+class CohortDocument(Document):
+    """A cohort of namespaces that lend to each other; cohorts nest through `parent`."""
+
+    name: Name
+    parent: Name | None = None
+    soft: Capacity = Field(default_factory=Capacity)
+    borrowing_limit: Capacity | None = None
+    lending_limit: Capacity | None = None
+    weight_permille: Annotated[WeightPermille, Field(validation_alias="weight")] = 1000
+
+
+class AllocationDocument(Document):
+    """What already runs. `ends_at` null: endless."""
+
+    id: AllocationName
+    request: RequestName
+    namespace: NamespaceName
+    node: NodeName
+    resources: Amounts
+    labels: Labels = Field(default_factory=dict[str, str])
+    priority: Priority = 50
+    anti_affinity: tuple[AffinityTerm, ...] = ()
+    placed_at: Time | None = None
+    ends_at: Time | None = None
+    reservation: ReservationName | None = None
+
+
+class OnExpiry(StrEnum):
+    KEEP = "keep"
+    EVICT = "evict"
+
+
+class Owner(Document):
+    """Who may draw: requests of `namespace` whose labels include `labels`."""
+
+    namespace: NamespaceName
+    labels: Labels = Field(default_factory=dict[str, str])
+
+
+class ReservationDocument(Document):
+    """`count` units of `resources` for the window [start, end).
+
+    `start` absent: now. `nodes` given: exactly there; absent: wherever `constraints` allow.
+    `owners` empty: the namespace itself.
+    """
+
+    id: ReservationName
+    namespace: NamespaceName
+    resources: Amounts
+    count: Annotated[int, Field(ge=1, le=1_000)] = 1
+    start: Time | None = None
+    end: Time | None = None
+    duration_seconds: Annotated[int, Field(ge=1, le=10 * 366 * 86_400)] | None = None
+    nodes: tuple[NodeName, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    priority: Priority = 50
+    owners: tuple[Owner, ...] = ()
+    allocate_once: bool = False
+    on_expiry: OnExpiry = OnExpiry.KEEP
+    release_if_unused_after_seconds: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _window_is_whole(self) -> Self:
+        if (self.end is None) == (self.duration_seconds is None):
+            raise expected("expected either end or duration_seconds")
+        if self.end is not None and self.start is not None and self.end <= self.start:
+            raise expected("expected end to be after start")
+        return self
+
+
+class ClusterDocument(Document):
+    """A whole cluster, for planning offline."""
+
+    now: Time | None = None
+    nodes: tuple[NodeDocument, ...] = ()
+    quotas: tuple[QuotaDocument, ...] = ()
+    cohorts: tuple[CohortDocument, ...] = ()
+    allocations: tuple[AllocationDocument, ...] = ()
+    reservations: tuple[ReservationDocument, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Self:
+        problems = [
+            *_twice("nodes", [node.id for node in self.nodes]),
+            *_twice("quotas", [quota.namespace for quota in self.quotas]),
+            *_twice("cohorts", [cohort.name for cohort in self.cohorts]),
+            *_twice("allocations", [f"{one.namespace}/{one.id}" for one in self.allocations]),
+            *_twice("reservations", [one.id for one in self.reservations]),
+        ]
+        known = {node.id for node in self.nodes}
+        for place, allocation in enumerate(self.allocations):
+            if allocation.node not in known:
+                problems.append(Problem(path=f"cluster.allocations[{place}].node", expected="expected a node of this document"))
+        if problems:
+            raise InvalidCommand(problems)
+        return self
+
+
+def _twice(field: str, names: Sequence[str]) -> list[Problem]:
+    seen: set[str] = set()
+    found: list[Problem] = []
+    for place, name in enumerate(names):
+        if name in seen:
+            found.append(Problem(path=f"cluster.{field}[{place}]", expected=f"expected each once, found {name!r} again"))
+        seen.add(name)
+    return found
+
+
+class QuotasDocument(Document):
+    """What `berth quota apply` takes: quotas and cohorts, applied as one transaction."""
+
+    quotas: tuple[QuotaDocument, ...] = ()
+    cohorts: tuple[CohortDocument, ...] = ()
+
+
+CLUSTER: TypeAdapter[ClusterDocument] = TypeAdapter(ClusterDocument)
+NODE: TypeAdapter[NodeDocument] = TypeAdapter(NodeDocument)
+QUOTAS: TypeAdapter[QuotasDocument] = TypeAdapter(QuotasDocument)
+RESERVATION: TypeAdapter[ReservationDocument] = TypeAdapter(ReservationDocument)

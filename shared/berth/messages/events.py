@@ -1,0 +1,312 @@
+"""What happened: the closed list of event types (DESIGN section 4, "Events"), past tense, versioned.
+
+An event's `data` is one of the models below; namespace, request and attempt stand beside it in the
+envelope and are not repeated inside. Old versions are read through `berth.wire.upcasters`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from berth.ids import AllocationId, Attempt, LedgerId, Namespace, NodeId, RequestId, RequestKey, ReservationId, Sequence, Term
+from berth.messages.documents import OnExpiry, Owner, Preemption, Reclaim
+from berth.messages.reasons import Reason, ReasonCode
+from berth.messages.requests import Constraint, RequestField, Taint
+from berth.messages.vectors import Limit, Vector
+from berth.resources import NOTHING
+
+
+class EventData(BaseModel):
+    """Tolerant reader: fields of a newer version are ignored; what is written is exact."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class How(StrEnum):
+    """How an allocation ended; each is final."""
+
+    RELEASED = "released"
+    EVICTED = "evicted"
+    EXPIRED = "expired"
+    LOST = "lost"
+
+
+class RequestStatus(StrEnum):
+    QUEUED = "queued"
+    PLACED = "placed"
+    RELEASED = "released"
+    EXPIRED = "expired"
+    EVICTED = "evicted"
+    LOST = "lost"
+    REJECTED = "rejected"
+
+
+class WakeOn(StrEnum):
+    """What may make a queued request placeable."""
+
+    CAPACITY = "capacity"
+    NODES = "nodes"
+    QUOTA = "quota"
+    RESERVATION = "reservation"
+
+
+class Wake(EventData):
+    """A condition; any one of a request's conditions wakes it (R102). `name`: the reservation."""
+
+    on: WakeOn
+    name: str | None = None
+
+
+class LedgerCreated(EventData):
+    ledger_id: LedgerId
+    members: tuple[str, ...]
+    level: str
+
+
+class LeaderElected(EventData):
+    term: Term
+    leader: str
+    prev_term: Term
+
+
+class DigestsRecorded(EventData):
+    """Digests of every sub-state before this record; a reader that folds another value halts."""
+
+    digests: dict[str, str]
+
+
+class NodeRegistered(EventData):
+    node: NodeId
+    capacity: Vector
+    reserved: Vector = NOTHING
+    labels: dict[str, str] = Field(default_factory=dict[str, str])
+    taints: tuple[Taint, ...] = ()
+
+
+class NodeChanged(EventData):
+    """Only what changed, each value whole; a field that is None stays as it was."""
+
+    node: NodeId
+    capacity: Vector | None = None
+    reserved: Vector | None = None
+    labels: dict[str, str] | None = None
+    taints: tuple[Taint, ...] | None = None
+    schedulable: bool | None = None
+    draining: bool | None = None
+
+
+class NodeLost(EventData):
+    node: NodeId
+
+
+class NodeLeft(EventData):
+    node: NodeId
+
+
+class QuotaSet(EventData):
+    """The whole document of the envelope's namespace."""
+
+    hard: Limit = Field(default_factory=dict[str, int])
+    soft: Limit = Field(default_factory=dict[str, int])
+    cohort: str | None = None
+    burst_percent: int = 0
+    grace_seconds: int | None = None
+    borrowing_limit: Limit | None = None
+    lending_limit: Limit | None = None
+    weight_permille: int = 1000
+    reclaim: Reclaim = Reclaim.ANY
+    preemption: Preemption = Preemption.LOWER_PRIORITY
+
+
+class QuotaRemoved(EventData):
+    pass
+
+
+class CohortSet(EventData):
+    name: str
+    parent: str | None = None
+    soft: Limit = Field(default_factory=dict[str, int])
+    borrowing_limit: Limit | None = None
+    lending_limit: Limit | None = None
+    weight_permille: int = 1000
+
+
+class CohortRemoved(EventData):
+    name: str
+
+
+class RequestSubmitted(EventData):
+    """Opens a request's first transaction and alone carries its normalised body."""
+
+    request: RequestField
+    digest: str
+
+
+class RequestQueued(EventData):
+    reasons: tuple[Reason, ...]
+    wake: tuple[Wake, ...]
+    evaluated_at: Sequence
+
+
+class AllocationPlaced(EventData):
+    """One instance on one node; `charge` is what it is charged and will be given back, always whole."""
+
+    id: AllocationId
+    node: NodeId
+    charge: Vector
+
+
+class RequestPlaced(EventData):
+    allocations: tuple[AllocationPlaced, ...]
+
+
+class StartPromised(EventData):
+    start: int
+
+
+class AllocationsReleasing(EventData):
+    """Still consuming until `until` (milliseconds UTC) or until the agent says stopped."""
+
+    ids: tuple[AllocationId, ...]
+    how: How
+    reason: ReasonCode
+    until: int
+
+
+class AllocationsEnded(EventData):
+    ids: tuple[AllocationId, ...]
+    how: How
+    reason: ReasonCode
+
+
+class RequestEnded(EventData):
+    """`status` is one of the terminal ones; `reason` says why, its reasons stand in the decision."""
+
+    status: RequestStatus
+    reason: ReasonCode
+    reasons: tuple[Reason, ...] = ()
+
+
+class RequestsForgotten(EventData):
+    requests: tuple[RequestId, ...]
+
+
+class ReservationBody(EventData):
+    """A reservation, normalised: whole numbers, times in milliseconds UTC, the window said in full."""
+
+    id: ReservationId
+    resources: Vector
+    count: int
+    start: int
+    end: int
+    nodes: tuple[NodeId, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    priority: int = 50
+    owners: tuple[Owner, ...] = ()
+    allocate_once: bool = False
+    on_expiry: OnExpiry = OnExpiry.KEEP
+    release_if_unused_after_seconds: int | None = None
+
+
+class ReservationCreated(EventData):
+    reservation: ReservationBody
+    digest: str
+
+
+class HeldOnNode(EventData):
+    node: NodeId
+    count: int
+
+
+class ReservationHeld(EventData):
+    reservation: ReservationId
+    nodes: tuple[HeldOnNode, ...]
+
+
+class ReservationActivated(EventData):
+    reservation: ReservationId
+
+
+class ReservationStatus(StrEnum):
+    RELEASED = "released"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class ReservationEnded(EventData):
+    reservation: ReservationId
+    status: ReservationStatus
+
+
+EVENT_TYPES: dict[str, tuple[type[EventData], int]] = {
+    model.__name__: (model, 1)
+    for model in (
+        LedgerCreated,
+        LeaderElected,
+        DigestsRecorded,
+        NodeRegistered,
+        NodeChanged,
+        NodeLost,
+        NodeLeft,
+        QuotaSet,
+        QuotaRemoved,
+        CohortSet,
+        CohortRemoved,
+        RequestSubmitted,
+        RequestQueued,
+        RequestPlaced,
+        StartPromised,
+        AllocationsReleasing,
+        AllocationsEnded,
+        RequestEnded,
+        RequestsForgotten,
+        ReservationCreated,
+        ReservationHeld,
+        ReservationActivated,
+        ReservationEnded,
+    )
+}
+"""Every type by its stored name, with the version written today. Names are ours, never import paths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact and whom it concerns. Events of one request in one transaction carry its attempt."""
+
+    data: EventData
+    namespace: Namespace | None = None
+    request: RequestId | None = None
+    attempt: Attempt | None = None
+    traceparent: str | None = None
+
+    @property
+    def type(self) -> str:
+        return type(self.data).__name__
+
+    @property
+    def key(self) -> RequestKey | None:
+        """The request this event is of, or None."""
+        if self.namespace is None or self.request is None:
+            return None
+        return (self.namespace, self.request)
+
+
+Transaction = tuple[Event, ...]
+"""All or nothing: takes effect as a whole, or is refused as a whole."""
+
+
+def about(
+    key: RequestKey, data: EventData, *, attempt: Attempt | None = None, traceparent: str | None = None
+) -> Event:
+    """An event of the request `key`."""
+    return Event(data, key[0], key[1], attempt, traceparent)
+
+
+def written(data: EventData) -> dict[str, Any]:
+    """The `data` member as it is stored: JSON values, nulls and defaults left out."""
+    return data.model_dump(mode="json", exclude_none=True)
+
+
+EventVersion = Annotated[int, Field(ge=1)]

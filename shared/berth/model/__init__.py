@@ -1,0 +1,1 @@
+"""State folded from events, and what the leader checks again: pure."""

@@ -1,0 +1,140 @@
+"""The resource vector: whole numbers, checked arithmetic, built-in and extended dimensions alike.
+
+CPU is counted in millicores, RAM and disk in MB, instances and extended resources in pieces.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+CPU = "cpu_millicores"
+RAM = "ram_mb"
+DISK = "disk_mb"
+INSTANCES = "instances"
+BUILT_IN = (CPU, RAM, DISK, INSTANCES)
+SPOKEN_NAMES = frozenset({*BUILT_IN, "cpu", "cpu_cores", "ram", "disk"})
+"""Names that an extended resource may not take, so that a dimension's name says which one it is."""
+
+DEFAULT_INSTANCES = 110
+"""Instances that a node holds when it does not say (DESIGN section 5)."""
+
+LARGEST = 2**53 - 1
+"""Every JSON reader can hold amounts up to this one exactly."""
+
+Extended = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """An amount of every dimension. Immutable; `extended` is sorted by name and holds no zeros."""
+
+    cpu_millicores: int = 0
+    ram_mb: int = 0
+    disk_mb: int = 0
+    instances: int = 0
+    extended: Extended = ()
+
+    def __add__(self, other: "Resources") -> "Resources":
+        return Resources(
+            self.cpu_millicores + other.cpu_millicores,
+            self.ram_mb + other.ram_mb,
+            self.disk_mb + other.disk_mb,
+            self.instances + other.instances,
+            _merged(self.extended, other.extended, 1),
+        )
+
+    def __sub__(self, other: "Resources") -> "Resources":
+        """What is left when `other` goes; it must be there (a release of what was never charged is a bug)."""
+        left = self.minus(other)
+        assert left.is_non_negative(), f"{other} is not contained in {self}"
+        return left
+
+    def minus(self, other: "Resources") -> "Resources":
+        """The difference, negative where `other` is larger (an over-committed node has less than nothing)."""
+        return Resources(
+            self.cpu_millicores - other.cpu_millicores,
+            self.ram_mb - other.ram_mb,
+            self.disk_mb - other.disk_mb,
+            self.instances - other.instances,
+            _merged(self.extended, other.extended, -1),
+        )
+
+    def times(self, count: int) -> "Resources":
+        """This vector `count` times over."""
+        return Resources(
+            self.cpu_millicores * count,
+            self.ram_mb * count,
+            self.disk_mb * count,
+            self.instances * count,
+            tuple((name, amount * count) for name, amount in self.extended) if count else (),
+        )
+
+    def fits_in(self, free: "Resources") -> bool:
+        """R39: each dimension asked for is there; a dimension not asked for never refuses."""
+        if (
+            (self.cpu_millicores and self.cpu_millicores > free.cpu_millicores)
+            or (self.ram_mb and self.ram_mb > free.ram_mb)
+            or (self.disk_mb and self.disk_mb > free.disk_mb)
+            or (self.instances and self.instances > free.instances)
+        ):
+            return False
+        return not self.extended or all(amount <= free.amount(name) for name, amount in self.extended)
+
+    def amount(self, dimension: str) -> int:
+        """How much of `dimension` (a built-in or an extended name); 0 where it is absent."""
+        if dimension in BUILT_IN:
+            return int(getattr(self, dimension))
+        for name, amount in self.extended:
+            if name == dimension:
+                return amount
+        return 0
+
+    def dimensions(self) -> Iterator[tuple[str, int]]:
+        """The dimensions that are not zero: built-in ones first, then extended ones by name."""
+        for name in BUILT_IN:
+            amount = int(getattr(self, name))
+            if amount:
+                yield name, amount
+        yield from self.extended
+
+    def is_non_negative(self) -> bool:
+        return (
+            self.cpu_millicores >= 0
+            and self.ram_mb >= 0
+            and self.disk_mb >= 0
+            and self.instances >= 0
+            and all(amount >= 0 for _, amount in self.extended)
+        )
+
+    def as_mapping(self) -> dict[str, object]:
+        """The vector as events write it: absent is 0."""
+        written: dict[str, object] = {}
+        for name in BUILT_IN:
+            amount = getattr(self, name)
+            if amount:
+                written[name] = amount
+        if self.extended:
+            written["extended"] = dict(self.extended)
+        return written
+
+
+NOTHING = Resources()
+ONE_INSTANCE = Resources(instances=1)
+
+
+def resources(amounts: Mapping[str, int]) -> Resources:
+    """The vector of named amounts, extended names among them: `resources({"ram_mb": 5, "gpu": 1})`."""
+    extended = tuple(sorted((n, a) for n, a in amounts.items() if n not in BUILT_IN and a))
+    return Resources(
+        amounts.get(CPU, 0), amounts.get(RAM, 0), amounts.get(DISK, 0), amounts.get(INSTANCES, 0), extended
+    )
+
+
+def _merged(left: Extended, right: Extended, sign: int) -> Extended:
+    if not right:
+        return left
+    if not left and sign == 1:
+        return right
+    total = dict(left)
+    for name, amount in right:
+        total[name] = total.get(name, 0) + sign * amount
+    return tuple(sorted((name, amount) for name, amount in total.items() if amount))

@@ -1,0 +1,1 @@
+"""The simulated world, shipped with Berth as trio ships its testing tools."""

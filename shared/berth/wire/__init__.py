@@ -1,0 +1,1 @@
+"""Bytes: the only code that knows the serializer."""
