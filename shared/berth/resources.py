@@ -58,6 +58,17 @@ class Resources:
             _merged(self.extended, other.extended, -1),
         )
 
+    def beyond(self, other: "Resources") -> "Resources":
+        """What this vector has more than `other`, 0 where it has less: used beyond held, short of free."""
+        left = self.minus(other)
+        return Resources(
+            max(0, left.cpu_millicores),
+            max(0, left.ram_mb),
+            max(0, left.disk_mb),
+            max(0, left.instances),
+            tuple((name, amount) for name, amount in left.extended if amount > 0),
+        )
+
     def times(self, count: int) -> "Resources":
         """This vector `count` times over."""
         return Resources(

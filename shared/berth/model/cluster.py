@@ -1,0 +1,203 @@
+"""Nodes and allocations: what there is, what runs where, and how much of each node is taken."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from berth.ids import AllocationId, AllocationKey, Namespace, NodeId, RequestId, RequestKey, ReservationId, Sequence
+from berth.messages.documents import NodeState
+from berth.messages.events import How
+from berth.messages.reasons import ReasonCode
+from berth.messages.requests import AffinityTerm, Taint
+from berth.model.tables import DigestedTable, Journal, Table
+from berth.resources import NOTHING, Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """`changed`: sequence of its last change. `lost_at`: milliseconds UTC, while it is lost."""
+
+    id: NodeId
+    capacity: Resources
+    reserved: Resources = NOTHING
+    labels: Mapping[str, str]
+    taints: tuple[Taint, ...] = ()
+    state: NodeState = NodeState.READY
+    schedulable: bool = True
+    draining: bool = False
+    changed: Sequence = Sequence(0)
+    lost_at: int | None = None
+
+    @property
+    def allocatable(self) -> Resources:
+        """What work may use: capacity without what is reserved for the system; never negative."""
+        return self.capacity.beyond(self.reserved)
+
+    def label(self, key: str) -> str | None:
+        """The label's value; `node.id` and `node` are the node itself."""
+        if key in ("node.id", "node"):
+            return self.id
+        return self.labels.get(key)
+
+
+class AllocationState(StrEnum):
+    PLACED = "placed"
+    RELEASING = "releasing"
+    RELEASED = "released"
+    EVICTED = "evicted"
+    EXPIRED = "expired"
+    LOST = "lost"
+
+
+_FINAL: frozenset[AllocationState] = frozenset()
+_ENDS = frozenset({AllocationState.RELEASED, AllocationState.EVICTED, AllocationState.EXPIRED, AllocationState.LOST})
+
+LIFECYCLE: dict[AllocationState, frozenset[AllocationState]] = {
+    AllocationState.PLACED: _ENDS | {AllocationState.RELEASING},
+    AllocationState.RELEASING: _ENDS,
+    AllocationState.RELEASED: _FINAL,
+    AllocationState.EVICTED: _FINAL,
+    AllocationState.EXPIRED: _FINAL,
+    AllocationState.LOST: _FINAL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """One instance of a request on one node. `charge` is given back exactly as it was taken.
+
+    Times are milliseconds UTC. `until`: when a releasing one ends at the latest, `how` it then ends.
+    """
+
+    id: AllocationId
+    namespace: Namespace
+    request: RequestId
+    node: NodeId
+    charge: Resources
+    state: AllocationState
+    labels: Mapping[str, str]
+    priority: int
+    anti_affinity: tuple[AffinityTerm, ...]
+    placed_at: int
+    ends_at: int | None
+    reservation: ReservationId | None
+    sequence: Sequence
+    until: int | None = None
+    how: How | None = None
+    reason: ReasonCode | None = None
+
+    @property
+    def key(self) -> AllocationKey:
+        return (self.namespace, self.id)
+
+    @property
+    def request_key(self) -> RequestKey:
+        return (self.namespace, self.request)
+
+    @property
+    def index(self) -> int:
+        """Which instance of its request it is; -1 for an imported id that does not say."""
+        rest = self.id.removeprefix(f"{self.request}.").partition(".")[0]
+        return int(rest) if rest.isdigit() else -1
+
+    @property
+    def is_live(self) -> bool:
+        """It consumes: placed, or releasing and not stopped yet (R45)."""
+        return self.state is AllocationState.PLACED or self.state is AllocationState.RELEASING
+
+    def moved(self, to: AllocationState, **changes: Any) -> "Allocation":
+        assert to in LIFECYCLE[self.state], f"I7: {self.state.name} never becomes {to.name} ({self.id})"
+        return replace(self, state=to, **changes)
+
+
+def _describe_node(node: Node) -> Any:
+    return (
+        node.capacity.as_mapping(),
+        node.reserved.as_mapping(),
+        node.labels,
+        [str(taint) for taint in node.taints],
+        node.state.value,
+        node.schedulable,
+        node.draining,
+        node.changed,
+        node.lost_at,
+    )
+
+
+def _describe_allocation(allocation: Allocation) -> Any:
+    return (
+        allocation.request,
+        allocation.node,
+        allocation.charge.as_mapping(),
+        allocation.state.value,
+        allocation.placed_at,
+        allocation.ends_at,
+        allocation.reservation,
+        allocation.until,
+        allocation.sequence,
+    )
+
+
+class Cluster:
+    """Nodes, allocations, and what follows from them for each node.
+
+    `used` and `on_node` cover live allocations, and those that a scheduler assumes (`occupy`).
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.nodes: DigestedTable[NodeId, Node] = DigestedTable(journal, _describe_node)
+        self.allocations: DigestedTable[AllocationKey, Allocation] = DigestedTable(journal, _describe_allocation)
+        self.used: Table[NodeId, Resources] = Table(journal)
+        self.lost: Table[NodeId, None] = Table(journal)
+        self._on_node: dict[NodeId, Table[AllocationKey, Allocation]] = {}
+        self._journal = journal
+
+    @property
+    def digest(self) -> int:
+        return (self.nodes.digest + self.allocations.digest) % 2**64
+
+    def on_node(self, node: NodeId) -> Table[AllocationKey, Allocation]:
+        """What consumes on `node`, assumed allocations included."""
+        table = self._on_node.get(node)
+        if table is None:
+            table = self._on_node[node] = Table(self._journal)
+        return table
+
+    def used_on(self, node: NodeId) -> Resources:
+        return self.used.get(node, NOTHING)
+
+    def occupy(self, allocation: Allocation) -> None:
+        """`allocation` consumes on its node from now on (placed, or assumed by a scheduler)."""
+        node = allocation.node
+        self.used.put(node, self.used.get(node, NOTHING) + allocation.charge)
+        self.on_node(node).put(allocation.key, allocation)
+
+    def vacate(self, allocation: Allocation) -> None:
+        """It consumes no longer; exactly its charge comes back."""
+        node = allocation.node
+        self.used.put(node, self.used[node] - allocation.charge)
+        self.on_node(node).drop(allocation.key)
+
+    def add(self, allocation: Allocation) -> None:
+        assert allocation.key not in self.allocations, f"I8: {allocation.id} is placed twice"
+        assert allocation.node in self.nodes, f"I9: {allocation.id} is placed on a node that nobody registered"
+        self.allocations.put(allocation.key, allocation)
+        self.occupy(allocation)
+
+    def change(self, allocation: Allocation) -> None:
+        """A new state of a known allocation; a final one frees what it consumed."""
+        before = self.allocations[allocation.key]
+        self.allocations.put(allocation.key, allocation)
+        if before.is_live and not allocation.is_live:
+            self.vacate(before)
+        elif before.is_live:
+            self.on_node(allocation.node).put(allocation.key, allocation)
+
+    def recount(self) -> dict[NodeId, Resources]:
+        """`used` computed anew from the live allocations (R-rules on leaks: it must equal the running sums)."""
+        total: dict[NodeId, Resources] = {}
+        for allocation in self.allocations.values():
+            if allocation.is_live:
+                total[allocation.node] = total.get(allocation.node, NOTHING) + allocation.charge
+        return total

@@ -1,0 +1,559 @@
+"""The fold of everything: one `State` from the records of one ledger, the same in every process.
+
+No clock, no chance, no order of a set: time and choice stand in the record (DESIGN section 1, law 1).
+A fold asserts what transactions promise; the leader has checked it before it wrote (`check`).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from berth.ids import Attempt, CohortName, LedgerId, Namespace, RequestKey, Sequence
+from berth.messages.documents import NodeState
+from berth.messages.envelope import Record, Tip, tip_of
+from berth.messages.events import (
+    AllocationPlaced,
+    AllocationsEnded,
+    AllocationsReleasing,
+    CohortRemoved,
+    CohortSet,
+    DigestsRecorded,
+    Event,
+    How,
+    LeaderElected,
+    LedgerCreated,
+    NodeChanged,
+    NodeLeft,
+    NodeLost,
+    NodeRegistered,
+    QuotaRemoved,
+    QuotaSet,
+    RequestEnded,
+    RequestPlaced,
+    RequestQueued,
+    RequestsForgotten,
+    RequestStatus,
+    RequestSubmitted,
+    ReservationActivated,
+    ReservationCreated,
+    ReservationEnded,
+    ReservationHeld,
+    StartPromised,
+    Transaction,
+    Wake,
+    WakeOn,
+)
+from berth.model.cluster import Allocation, AllocationState, Cluster, Node
+from berth.model.queue import Queue, RequestState
+from berth.model.quota import Cohort, Quota, Quotas
+from berth.model.reservation import Reservation, Reservations, ReservationState, ended
+from berth.model.tables import Journal, Table
+from berth.resources import NOTHING
+
+DIGESTS_EVERY = 1000
+CONFIGURATION = "*"
+"""Stands for every namespace where a quota's wake condition is remembered."""
+
+STATE_AFTER: dict[How, AllocationState] = {
+    How.RELEASED: AllocationState.RELEASED,
+    How.EVICTED: AllocationState.EVICTED,
+    How.EXPIRED: AllocationState.EXPIRED,
+    How.LOST: AllocationState.LOST,
+}
+
+ChangeKey = tuple[WakeOn, str]
+
+
+class State:
+    """Everything that the events up to `tip` say."""
+
+    def __init__(self) -> None:
+        self.journal = Journal()
+        self.cluster = Cluster(self.journal)
+        self.queue = Queue(self.journal)
+        self.quotas = Quotas(self.journal)
+        self.reservations = Reservations(self.journal)
+        self.changed: Table[ChangeKey, Sequence] = Table(self.journal)
+        self.tip: Tip | None = None
+        self.ledger_id = LedgerId("")
+        self.members: tuple[str, ...] = ()
+        self.level = ""
+        self.events_folded = 0
+
+    @property
+    def sequence(self) -> Sequence:
+        return self.tip.sequence if self.tip else Sequence(0)
+
+    @property
+    def at(self) -> int:
+        """Domain time of the last record, milliseconds UTC."""
+        return self.tip.at if self.tip else 0
+
+    def digests(self) -> dict[str, str]:
+        """One digest per sub-state, 16 hex digits each."""
+        return {
+            "cluster": f"{self.cluster.digest:016x}",
+            "queue": f"{self.queue.digest:016x}",
+            "quota": f"{self.quotas.digest:016x}",
+            "reservation": f"{self.reservations.digest:016x}",
+        }
+
+    def digest(self) -> str:
+        """All sub-states in one value, for comparing replays."""
+        return "-".join(self.digests().values())
+
+    def fold(self, record: Record) -> None:
+        """Take in the next valid record.
+
+        Raises:
+            AssertionError: the record breaks what transactions promise; this state must not be used further.
+        """
+        assert record.at >= self.at, f"I6: time goes back at {record.sequence}"
+        for transaction in record.transactions:
+            self.fold_transaction(transaction, at=record.at, sequence=record.sequence)
+        self.tip = tip_of(record)
+
+    def fold_transaction(self, transaction: Transaction, *, at: int, sequence: Sequence) -> None:
+        """All events of one transaction, then the attempts of the requests it names."""
+        for event in transaction:
+            self.fold_event(event, at=at, sequence=sequence)
+        self.finish_transaction(transaction, at=at, sequence=sequence)
+
+    def fold_event(self, event: Event, *, at: int, sequence: Sequence) -> None:
+        """One event alone; its transaction is whole only after `finish_transaction`."""
+        _FOLDS[type(event.data)](self, event, event.data, at, sequence)
+
+    def finish_transaction(self, transaction: Transaction, *, at: int, sequence: Sequence) -> None:
+        """Raise the attempts of the requests that the transaction names, and remember what it took from others."""
+        self.events_folded += len(transaction)
+        named = requests_named(transaction)
+        if named:
+            victims = _evicted(self, transaction) if len(named) > 1 else ()
+            for key in named:
+                self._decided(key, transaction, victims, at, sequence)
+
+    def _decided(
+        self,
+        key: RequestKey,
+        transaction: Transaction,
+        victims: tuple[tuple[str, str, str, str], ...],
+        at: int,
+        sequence: Sequence,
+    ) -> None:
+        state = self.queue.requests[key]
+        placed = any(event.key == key and isinstance(event.data, RequestPlaced) for event in transaction)
+        self.queue.put(
+            replace(
+                state,
+                attempt=Attempt(state.attempt + 1),
+                decided=sequence,
+                decided_at=at,
+                victims=victims if placed else (),
+            )
+        )
+
+    def touch(self, on: WakeOn, name: str, sequence: Sequence) -> None:
+        self.changed.put((on, name), sequence)
+
+    def last_change(self, wake: Wake, namespace: Namespace) -> Sequence:
+        """When what `wake` waits for last changed for the better (R101)."""
+        match wake.on:
+            case WakeOn.QUOTA:
+                names = (CONFIGURATION, quota_scope(self, namespace))
+            case WakeOn.RESERVATION:
+                names = (wake.name or "",)
+            case _:
+                names = ("",)
+        return max((self.changed.get((wake.on, name), Sequence(0)) for name in names), default=Sequence(0))
+
+
+def requests_named(transaction: Transaction) -> list[RequestKey]:
+    """The requests a transaction decides about, in order of first mention."""
+    return list(dict.fromkeys(event.key for event in transaction if event.key is not None))
+
+
+def quota_scope(state: State, namespace: Namespace) -> str:
+    """What shares capacity with `namespace`: the root of its cohort tree, or the namespace alone."""
+    quota = state.quotas.quotas.get(namespace)
+    if quota is None or quota.cohort is None:
+        return f"namespace {namespace}"
+    name = quota.cohort
+    seen = {name}
+    while (cohort := state.quotas.cohorts.get(name)) is not None and cohort.parent is not None:
+        if cohort.parent in seen:
+            break
+        name = cohort.parent
+        seen.add(name)
+    return f"cohort {name}"
+
+
+def _evicted(state: State, transaction: Transaction) -> tuple[tuple[str, str, str, str], ...]:
+    """(allocation, namespace, node, reason) of what this transaction took from others."""
+    found: list[tuple[str, str, str, str]] = []
+    for event in transaction:
+        data = event.data
+        if isinstance(data, AllocationsEnded | AllocationsReleasing) and data.how is How.EVICTED and event.namespace:
+            for name in data.ids:
+                node = state.cluster.allocations[event.namespace, name].node
+                found.append((name, event.namespace, node, data.reason.value))
+    return tuple(found)
+
+
+# --- one function per event type -----------------------------------------------------------------
+
+
+def _ledger_created(state: State, _event: Event, data: LedgerCreated, _at: int, _sequence: Sequence) -> None:
+    assert state.tip is None, "I4: LedgerCreated is the first event"
+    state.ledger_id, state.members, state.level = data.ledger_id, data.members, data.level
+
+
+def _leader_elected(_state: State, _event: Event, _data: LeaderElected, _at: int, _sequence: Sequence) -> None:
+    """The record itself carries term, leader and barrier; the tip keeps them."""
+
+
+def _digests_recorded(state: State, _event: Event, data: DigestsRecorded, _at: int, sequence: Sequence) -> None:
+    mine = state.digests()
+    assert data.digests == mine, f"I11: at {sequence} the ledger says {data.digests}, this fold has {mine}"
+
+
+def _node_registered(state: State, _event: Event, data: NodeRegistered, _at: int, sequence: Sequence) -> None:
+    before = state.cluster.nodes.get(data.node)
+    node = Node(
+        id=data.node,
+        capacity=data.capacity,
+        reserved=data.reserved,
+        labels=data.labels,
+        taints=data.taints,
+        schedulable=before.schedulable if before else True,
+        draining=before.draining if before else False,
+        changed=sequence,
+    )
+    state.cluster.nodes.put(node.id, node)
+    if node.id in state.cluster.lost:
+        state.cluster.lost.drop(node.id)
+    _node_touched(state, sequence)
+
+
+def _node_changed(state: State, _event: Event, data: NodeChanged, _at: int, sequence: Sequence) -> None:
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("capacity", "reserved", "labels", "taints", "schedulable", "draining")
+        if (value := getattr(data, name)) is not None
+    }
+    node = state.cluster.nodes[data.node]
+    state.cluster.nodes.put(node.id, replace(node, changed=sequence, **changes))
+    _node_touched(state, sequence)
+
+
+def _node_lost(state: State, _event: Event, data: NodeLost, at: int, sequence: Sequence) -> None:
+    node = state.cluster.nodes[data.node]
+    state.cluster.nodes.put(node.id, replace(node, state=NodeState.LOST, lost_at=at, changed=sequence))
+    state.cluster.lost.put(node.id, None)
+    state.touch(WakeOn.NODES, "", sequence)
+
+
+def _node_left(state: State, _event: Event, data: NodeLeft, _at: int, sequence: Sequence) -> None:
+    assert not state.cluster.on_node(data.node), f"I9: {data.node} leaves with live allocations"
+    state.cluster.nodes.drop(data.node)
+    if data.node in state.cluster.lost:
+        state.cluster.lost.drop(data.node)
+    state.touch(WakeOn.NODES, "", sequence)
+
+
+def _node_touched(state: State, sequence: Sequence) -> None:
+    state.touch(WakeOn.NODES, "", sequence)
+    state.touch(WakeOn.CAPACITY, "", sequence)
+
+
+def _quota_set(state: State, event: Event, data: QuotaSet, _at: int, sequence: Sequence) -> None:
+    assert event.namespace is not None
+    quota = Quota(
+        namespace=event.namespace,
+        hard=data.hard,
+        soft=data.soft,
+        burst_percent=data.burst_percent,
+        grace_seconds=data.grace_seconds,
+        cohort=CohortName(data.cohort) if data.cohort else None,
+        borrowing_limit=data.borrowing_limit,
+        lending_limit=data.lending_limit,
+        weight_permille=data.weight_permille,
+        reclaim=data.reclaim,
+        preemption=data.preemption,
+        sequence=sequence,
+    )
+    state.quotas.quotas.put(event.namespace, quota)
+    state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
+
+
+def _quota_removed(state: State, event: Event, _data: QuotaRemoved, _at: int, sequence: Sequence) -> None:
+    assert event.namespace is not None
+    state.quotas.quotas.drop(event.namespace)
+    state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
+
+
+def _cohort_set(state: State, _event: Event, data: CohortSet, _at: int, sequence: Sequence) -> None:
+    cohort = Cohort(
+        name=CohortName(data.name),
+        parent=CohortName(data.parent) if data.parent else None,
+        soft=data.soft,
+        borrowing_limit=data.borrowing_limit,
+        lending_limit=data.lending_limit,
+        weight_permille=data.weight_permille,
+        sequence=sequence,
+    )
+    state.quotas.cohorts.put(cohort.name, cohort)
+    state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
+
+
+def _cohort_removed(state: State, _event: Event, data: CohortRemoved, _at: int, sequence: Sequence) -> None:
+    state.quotas.cohorts.drop(CohortName(data.name))
+    state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
+
+
+def _request_submitted(state: State, event: Event, data: RequestSubmitted, at: int, sequence: Sequence) -> None:
+    key = data.request.key
+    assert key == event.key, f"I8: the event of {event.key} carries the body of {key}"
+    assert key not in state.queue.requests, f"I8: {key} is submitted twice"
+    state.queue.put(
+        RequestState(
+            request=data.request,
+            digest=data.digest,
+            status=RequestStatus.QUEUED,
+            attempt=Attempt(1),
+            order=sequence,
+            submitted_at=at,
+            decided=sequence,
+            decided_at=at,
+            traceparent=event.traceparent,
+        )
+    )
+
+
+def _request_of(state: State, event: Event) -> RequestState:
+    assert event.key is not None, f"I8: {event.type} names no request"
+    return state.queue.requests[event.key]
+
+
+def _request_queued(state: State, event: Event, data: RequestQueued, _at: int, _sequence: Sequence) -> None:
+    request = _request_of(state, event)
+    state.queue.put(
+        replace(
+            request,
+            status=RequestStatus.QUEUED,
+            reasons=data.reasons,
+            wake=data.wake,
+            evaluated_at=data.evaluated_at,
+        )
+    )
+
+
+def _request_placed(state: State, event: Event, data: RequestPlaced, at: int, sequence: Sequence) -> None:
+    request = _request_of(state, event)
+    for placed in data.allocations:
+        allocation = new_allocation(request, placed, at=at, sequence=sequence)
+        state.cluster.add(allocation)
+        _charge(state, allocation)
+    state.queue.put(
+        replace(
+            request,
+            status=RequestStatus.PLACED,
+            live=request.live + tuple(placed.id for placed in data.allocations),
+            allocations=request.allocations + tuple(placed.id for placed in data.allocations),
+            reasons=(),
+            wake=(),
+            promised_start=None,
+        )
+    )
+
+
+def new_allocation(request: RequestState, placed: AllocationPlaced, *, at: int, sequence: Sequence) -> Allocation:
+    """The allocation that `RequestPlaced` brings about (also what a scheduler assumes before it is committed)."""
+    body = request.request
+    return Allocation(
+        id=placed.id,
+        namespace=body.namespace,
+        request=body.id,
+        node=placed.node,
+        charge=placed.charge,
+        state=AllocationState.PLACED,
+        labels=body.labels,
+        priority=body.priority,
+        anti_affinity=body.anti_affinity,
+        placed_at=at,
+        ends_at=None if body.duration_seconds is None else at + body.duration_seconds * 1000,
+        reservation=body.reservation,
+        sequence=sequence,
+    )
+
+
+def _start_promised(state: State, event: Event, data: StartPromised, _at: int, _sequence: Sequence) -> None:
+    state.queue.put(replace(_request_of(state, event), promised_start=data.start))
+
+
+def _allocations_releasing(
+    state: State, event: Event, data: AllocationsReleasing, _at: int, sequence: Sequence
+) -> None:
+    assert event.namespace is not None
+    for name in data.ids:
+        allocation = state.cluster.allocations[event.namespace, name]
+        state.cluster.change(
+            allocation.moved(
+                AllocationState.RELEASING, until=data.until, how=data.how, reason=data.reason, sequence=sequence
+            )
+        )
+
+
+def _allocations_ended(state: State, event: Event, data: AllocationsEnded, _at: int, sequence: Sequence) -> None:
+    assert event.namespace is not None
+    request = _request_of(state, event)
+    for name in data.ids:
+        before = state.cluster.allocations[event.namespace, name]
+        assert before.is_live, f"I8: {name} ends twice"
+        state.cluster.change(
+            before.moved(STATE_AFTER[data.how], how=data.how, reason=data.reason, until=None, sequence=sequence)
+        )
+        _uncharge(state, before)
+    gone = set(data.ids)
+    state.queue.put(replace(request, live=tuple(name for name in request.live if name not in gone)))
+    state.touch(WakeOn.CAPACITY, "", sequence)
+    state.touch(WakeOn.QUOTA, quota_scope(state, event.namespace), sequence)
+
+
+def _request_ended(state: State, event: Event, data: RequestEnded, _at: int, _sequence: Sequence) -> None:
+    request = _request_of(state, event)
+    assert not request.live, f"I8: {event.key} ends with live allocations"
+    state.queue.put(replace(request, status=data.status, ended=data.reason, reasons=data.reasons, wake=()))
+
+
+def _requests_forgotten(state: State, event: Event, data: RequestsForgotten, _at: int, _sequence: Sequence) -> None:
+    assert event.namespace is not None
+    for request in data.requests:
+        key = (event.namespace, request)
+        for name in state.queue.requests[key].allocations:
+            state.cluster.allocations.drop((event.namespace, name))
+        state.queue.forget(key)
+
+
+def _reservation_created(state: State, event: Event, data: ReservationCreated, _at: int, sequence: Sequence) -> None:
+    assert event.namespace is not None
+    body = data.reservation
+    assert body.id not in state.reservations.reservations, f"I11: {body.id} is created twice"
+    state.reservations.put(
+        Reservation(
+            id=body.id,
+            namespace=event.namespace,
+            body=body,
+            digest=data.digest,
+            state=ReservationState.PENDING,
+            created=sequence,
+            changed=sequence,
+        )
+    )
+
+
+def _reservation_held(state: State, _event: Event, data: ReservationHeld, _at: int, sequence: Sequence) -> None:
+    reservation = state.reservations.reservations[data.reservation]
+    assert reservation.state in (ReservationState.PENDING, ReservationState.HELD), f"I11: {reservation.id} is not open"
+    holds = tuple((held.node, held.count) for held in data.nodes)
+    state.reservations.put(replace(reservation, state=ReservationState.HELD, holds=holds, changed=sequence))
+    _reservation_touched(state, reservation, sequence)
+
+
+def _reservation_activated(
+    state: State, _event: Event, data: ReservationActivated, _at: int, sequence: Sequence
+) -> None:
+    reservation = state.reservations.reservations[data.reservation]
+    assert reservation.state is ReservationState.HELD, f"I11: {reservation.id} is {reservation.state}, not held"
+    reservation = replace(reservation, state=ReservationState.ACTIVE, changed=sequence)
+    state.reservations.put(reservation)
+    state.quotas.charge(reservation.namespace, state.reservations.charged(reservation))
+    _reservation_touched(state, reservation, sequence)
+
+
+def _reservation_ended(state: State, _event: Event, data: ReservationEnded, _at: int, sequence: Sequence) -> None:
+    reservation = state.reservations.reservations[data.reservation]
+    if reservation.state is ReservationState.ACTIVE:
+        state.quotas.release(reservation.namespace, state.reservations.charged(reservation))
+        for node, _ in reservation.holds:
+            if (reservation.id, node) in state.reservations.drawn:
+                state.reservations.drawn.drop((reservation.id, node))
+    state.reservations.put(ended(reservation, data.status, sequence))
+    for node, _ in reservation.holds:
+        for allocation in state.cluster.on_node(node).values():
+            if allocation.reservation == reservation.id and allocation.key in state.cluster.allocations:
+                state.quotas.charge(allocation.namespace, allocation.charge)
+    _reservation_touched(state, reservation, sequence)
+
+
+def _reservation_touched(state: State, reservation: Reservation, sequence: Sequence) -> None:
+    state.touch(WakeOn.RESERVATION, reservation.id, sequence)
+    state.touch(WakeOn.CAPACITY, "", sequence)
+    state.touch(WakeOn.QUOTA, quota_scope(state, reservation.namespace), sequence)
+
+
+def draws_on(state: State, allocation: Allocation) -> Reservation | None:
+    """The active reservation that a live allocation draws on, or None: then its namespace is charged."""
+    if allocation.reservation is None:
+        return None
+    reservation = state.reservations.reservations.get(allocation.reservation)
+    return reservation if reservation is not None and reservation.state is ReservationState.ACTIVE else None
+
+
+def _charge(state: State, allocation: Allocation) -> None:
+    reservation = draws_on(state, allocation)
+    if reservation is None:
+        state.quotas.charge(allocation.namespace, allocation.charge)
+        return
+    before = state.reservations.charged(reservation)
+    state.reservations.draw(reservation.id, allocation.node, allocation.charge)
+    state.quotas.charge(reservation.namespace, state.reservations.charged(reservation) - before)
+
+
+def _uncharge(state: State, allocation: Allocation) -> None:
+    reservation = draws_on(state, allocation)
+    if reservation is None:
+        state.quotas.release(allocation.namespace, allocation.charge)
+        return
+    before = state.reservations.charged(reservation)
+    state.reservations.give_back(reservation.id, allocation.node, allocation.charge)
+    state.quotas.release(reservation.namespace, before - state.reservations.charged(reservation))
+
+
+def recount_usage(state: State) -> dict[Namespace, Any]:
+    """Usage by namespace computed anew from live allocations and active reservations; must equal the sums."""
+    total: dict[Namespace, Any] = {}
+    for allocation in state.cluster.allocations.values():
+        if allocation.is_live and draws_on(state, allocation) is None:
+            total[allocation.namespace] = total.get(allocation.namespace, NOTHING) + allocation.charge
+    for reservation in state.reservations.reservations.values():
+        if reservation.state is ReservationState.ACTIVE:
+            charged = state.reservations.charged(reservation)
+            total[reservation.namespace] = total.get(reservation.namespace, NOTHING) + charged
+    return {namespace: used for namespace, used in total.items() if used != NOTHING}
+
+
+_FOLDS: dict[type, Callable[[State, Event, Any, int, Sequence], None]] = {
+    LedgerCreated: _ledger_created,
+    LeaderElected: _leader_elected,
+    DigestsRecorded: _digests_recorded,
+    NodeRegistered: _node_registered,
+    NodeChanged: _node_changed,
+    NodeLost: _node_lost,
+    NodeLeft: _node_left,
+    QuotaSet: _quota_set,
+    QuotaRemoved: _quota_removed,
+    CohortSet: _cohort_set,
+    CohortRemoved: _cohort_removed,
+    RequestSubmitted: _request_submitted,
+    RequestQueued: _request_queued,
+    RequestPlaced: _request_placed,
+    StartPromised: _start_promised,
+    AllocationsReleasing: _allocations_releasing,
+    AllocationsEnded: _allocations_ended,
+    RequestEnded: _request_ended,
+    RequestsForgotten: _requests_forgotten,
+    ReservationCreated: _reservation_created,
+    ReservationHeld: _reservation_held,
+    ReservationActivated: _reservation_activated,
+    ReservationEnded: _reservation_ended,
+}

@@ -1,0 +1,97 @@
+"""Quotas, cohorts, and what each namespace uses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from berth.ids import CohortName, Namespace, Sequence
+from berth.messages.documents import Preemption, Reclaim
+from berth.model.tables import DigestedTable, Journal, Table
+from berth.resources import NOTHING, Resources
+
+Amounts = Mapping[str, int]
+"""By dimension; absent and 0 differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """DESIGN section 4, "Quota". A dimension absent from `hard` is unlimited, absent from `soft` it is `hard`.
+
+    A limit of None is no limit at all (R70). `weight_permille`: 1000 is a weight of 1.
+    """
+
+    namespace: Namespace
+    hard: Amounts
+    soft: Amounts
+    burst_percent: int = 0
+    grace_seconds: int | None = None
+    cohort: CohortName | None = None
+    borrowing_limit: Amounts | None = None
+    lending_limit: Amounts | None = None
+    weight_permille: int = 1000
+    reclaim: Reclaim = Reclaim.ANY
+    preemption: Preemption = Preemption.LOWER_PRIORITY
+    sequence: Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cohort:
+    name: CohortName
+    parent: CohortName | None = None
+    soft: Amounts
+    borrowing_limit: Amounts | None = None
+    lending_limit: Amounts | None = None
+    weight_permille: int = 1000
+    sequence: Sequence
+
+
+def _describe_quota(quota: Quota) -> Any:
+    return (
+        quota.hard,
+        quota.soft,
+        quota.burst_percent,
+        quota.grace_seconds,
+        quota.cohort,
+        quota.borrowing_limit,
+        quota.lending_limit,
+        quota.weight_permille,
+        quota.reclaim.value,
+        quota.preemption.value,
+    )
+
+
+def _describe_cohort(cohort: Cohort) -> Any:
+    return (cohort.parent, cohort.soft, cohort.borrowing_limit, cohort.lending_limit, cohort.weight_permille)
+
+
+def _describe_usage(used: Resources) -> Any:
+    return used.as_mapping()
+
+
+class Quotas:
+    """`used` of a namespace: charges of its live allocations that draw on nothing, and its active reservations
+    (or what is drawn of them, where that is more)."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.quotas: DigestedTable[Namespace, Quota] = DigestedTable(journal, _describe_quota)
+        self.cohorts: DigestedTable[CohortName, Cohort] = DigestedTable(journal, _describe_cohort)
+        self.used: DigestedTable[Namespace, Resources] = DigestedTable(journal, _describe_usage)
+
+    @property
+    def digest(self) -> int:
+        return (self.quotas.digest + self.cohorts.digest + self.used.digest) % 2**64
+
+    def used_by(self, namespace: Namespace) -> Resources:
+        return self.used.get(namespace, NOTHING)
+
+    def charge(self, namespace: Namespace, amount: Resources) -> None:
+        self._set(namespace, self.used_by(namespace) + amount)
+
+    def release(self, namespace: Namespace, amount: Resources) -> None:
+        self._set(namespace, self.used_by(namespace) - amount)
+
+    def _set(self, namespace: Namespace, total: Resources) -> None:
+        if total != NOTHING:
+            self.used.put(namespace, total)
+        elif namespace in self.used:
+            self.used.drop(namespace)

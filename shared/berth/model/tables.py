@@ -1,0 +1,123 @@
+"""Tables of state: dictionaries whose every change can be undone, and whose rows have a digest.
+
+All state and all that is derived from it lives in tables that share one journal. While the journal
+records, each change remembers what it replaced, so a transaction that turns out not to be lawful is
+taken back exactly. What must live here: every mutation. What must not: meaning.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Any, Final, Generic, TypeVar
+
+import orjson
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_ABSENT: Final = object()
+_MODULUS = 2**64
+
+
+class Journal:
+    """Remembers what changes replaced, as long as somebody may want to take them back. Trials nest."""
+
+    __slots__ = ("_depth", "entries", "recording")
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[Table[Any, Any], Any, Any]] = []
+        self.recording = False
+        self._depth = 0
+
+    def begin(self) -> int:
+        """Record from here; ended by exactly one `undo` (of the mark returned) or `keep`."""
+        self._depth += 1
+        self.recording = True
+        return len(self.entries)
+
+    def undo(self, mark: int) -> None:
+        """Take back every change since `mark`, last first."""
+        assert self._depth > 0, "nothing was begun, so nothing can be undone"
+        self.recording = False
+        while len(self.entries) > mark:
+            table, key, value = self.entries.pop()
+            if value is _ABSENT:
+                table.drop(key)
+            else:
+                table.put(key, value)
+        self._end()
+
+    def keep(self) -> None:
+        """What was changed stays, unless an outer trial takes it back."""
+        assert self._depth > 0, "nothing was begun, so nothing can be kept"
+        self._end()
+
+    def _end(self) -> None:
+        self._depth -= 1
+        self.recording = self._depth > 0
+        if not self.recording:
+            self.entries.clear()
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Everything changed inside is taken back at the end."""
+        mark = self.begin()
+        try:
+            yield
+        finally:
+            self.undo(mark)
+
+
+class Table(dict[K, V], Generic[K, V]):
+    """Rows by key. Change them only with `put` and `drop`; rows themselves are immutable."""
+
+    __slots__ = ("journal",)
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self.journal = journal
+
+    def put(self, key: K, value: V) -> None:
+        journal = self.journal
+        if journal.recording:
+            journal.entries.append((self, key, self.get(key, _ABSENT)))
+        self[key] = value
+
+    def drop(self, key: K) -> None:
+        """Remove the row; it must be there."""
+        journal = self.journal
+        if journal.recording:
+            journal.entries.append((self, key, self[key]))
+        del self[key]
+
+
+class DigestedTable(Table[K, V]):
+    """A table whose digest is the sum of its rows' hashes: the same rows, whatever their order, give the same."""
+
+    __slots__ = ("_describe", "_hashes", "digest")
+
+    def __init__(self, journal: Journal, describe: Callable[[V], Any]) -> None:
+        super().__init__(journal)
+        self._describe = describe
+        self._hashes: dict[K, int] = {}
+        self.digest = 0
+
+    def put(self, key: K, value: V) -> None:
+        super().put(key, value)
+        found = row_hash(key, self._describe(value))
+        self.digest = (self.digest + found - self._hashes.get(key, 0)) % _MODULUS
+        self._hashes[key] = found
+
+    def drop(self, key: K) -> None:
+        super().drop(key)
+        self.digest = (self.digest - self._hashes.pop(key)) % _MODULUS
+
+    def recount(self) -> int:
+        """The digest computed anew from every row; equals `digest`, or a row was changed behind the table's back."""
+        return sum(row_hash(key, self._describe(value)) for key, value in self.items()) % _MODULUS
+
+
+def row_hash(key: Any, fields: Any) -> int:
+    """An 8-byte BLAKE2b of the row, as a whole number."""
+    row = orjson.dumps((key, fields), option=orjson.OPT_SORT_KEYS)
+    return int.from_bytes(blake2b(row, digest_size=8).digest(), "big")
