@@ -12,9 +12,13 @@ PYTEST := $(BIN)/python -m pytest
 RUNTIME := $(VENV)/.installed-runtime
 DEVELOPMENT := $(VENV)/.installed-development
 
-# The fast tests need neither a server nor a browser; `make test` adds the others.
-FAST := $(wildcard tests/unit tests/scenarios tests/golden tests/simulation)
-REAL := $(wildcard tests/contract tests/integration tests/e2e)
+# The fast tests need neither a server nor a browser; `make test` adds the others. tests/conftest.py marks
+# tests/integration and tests/e2e, so that each test belongs to exactly one of the two.
+REAL := nats or slow or e2e
+FAST := not ($(REAL))
+
+# The checks run side by side, unless `make -j` has said already how many may.
+PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,--jobs=2)
 
 .PHONY: help
 help: ## List the targets, what they do and how long they usually take [1 s]
@@ -61,11 +65,12 @@ check: check-static check-fast ## Formatting, lint, types, import contracts, uni
 
 .PHONY: check-static
 check-static: $(DEVELOPMENT)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-types check-format check-lint check-imports
+	@$(MAKE) --no-print-directory --keep-going $(PARALLEL) --output-sync=target \
+		check-types check-format check-lint check-imports
 
 .PHONY: check-format
 check-format: $(DEVELOPMENT)
-	@$(BIN)/ruff format --check --quiet . || { echo "ruff format: run 'make format'" >&2; exit 1; }
+	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo "ruff format: run 'make format'" >&2; exit 1; }
 
 .PHONY: check-lint
 check-lint: $(DEVELOPMENT)
@@ -81,7 +86,7 @@ check-imports: $(DEVELOPMENT)
 
 .PHONY: check-fast
 check-fast: $(DEVELOPMENT)
-	@SEEDS=$${SEEDS:-25} $(PYTEST) -q -m "not nats and not slow and not e2e" $(FAST)
+	@SEEDS=$${SEEDS:-25} $(PYTEST) -q -m "$(FAST)" tests
 
 .PHONY: format
 format: $(DEVELOPMENT) ## Format the code and repair what the linter can repair [1 s]
@@ -93,7 +98,7 @@ test: check-fast test-real ## Every test, real nats-server and browser included 
 
 .PHONY: test-real
 test-real: $(DEVELOPMENT) browser
-	@SEEDS=$${SEEDS:-25} $(PYTEST) -q -m "nats or slow or e2e" tests
+	@SEEDS=$${SEEDS:-25} $(PYTEST) -q -m "$(REAL)" tests
 
 .PHONY: sim
 sim: $(DEVELOPMENT) ## The simulation: SEED="41 97" runs these, SEEDS=5000 that many, 200 else [1 min]

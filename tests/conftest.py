@@ -13,6 +13,9 @@ from tests.seeds import SEEDS
 # the machine that runs the tests may be busy with something else.
 TIME_LIMITS = {"nats": 60, "slow": 120, "e2e": 240}
 
+# What a whole folder needs, so that no test of it can forget to say so.
+KIND_OF_FOLDER = {"integration": "nats", "e2e": "e2e"}
+
 hypothesis.settings.register_profile("check", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("search", deadline=None, max_examples=2_000, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "check"))
@@ -20,6 +23,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "check"))
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        for folder, kind in KIND_OF_FOLDER.items():
+            if Path(__file__).parent / folder in item.path.parents:
+                item.add_marker(kind)
         limits = [limit for kind, limit in TIME_LIMITS.items() if item.get_closest_marker(kind)]
         if limits and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(max(limits)))
