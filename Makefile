@@ -27,7 +27,7 @@ help: ## List the targets, what they do and how long they usually take [1 s]
 # ---------------------------------------------------------------- set-up
 
 .PHONY: install
-install: $(DEVELOPMENT) ## Make .venv with everything that running and developing needs [15 s with uv, 60 s with pip, then 0 s]
+install: $(DEVELOPMENT) ## Make .venv with everything that running and developing needs [20 s, or 3 s with uv and a warm cache; then 0 s]
 
 $(VENV)/bin/python:
 	@bash .ci/venv create $(VENV)
@@ -41,7 +41,7 @@ $(DEVELOPMENT): requirements/development.txt $(RUNTIME)
 	@touch $@
 
 .PHONY: browser
-browser: ## Find the Chromium that the browser tests drive, or install it (Debian, as root) [0 s, first time 60 s]
+browser: ## Find the Chromium that the browser tests drive, or install it (Debian, as root) [0 s; 10 s the first time]
 	@bash .ci/browser
 
 .PHONY: lock
@@ -61,7 +61,7 @@ bench: $(RUNTIME) ## Measure latency, pipeline and failover beside their floors 
 # ---------------------------------------------------------------- checks
 
 .PHONY: check
-check: check-static check-fast ## Formatting, lint, types, import contracts, unit tests, scenarios, 25 seeds: before each commit [60 s]
+check: check-static check-fast ## Formatting, lint, types, import contracts, unit tests, scenarios, 25 seeds: before each commit [under 60 s]
 
 .PHONY: check-static
 check-static: $(DEVELOPMENT)
@@ -94,7 +94,7 @@ format: $(DEVELOPMENT) ## Format the code and repair what the linter can repair 
 	@$(BIN)/ruff check --fix --quiet .
 
 .PHONY: test
-test: check-fast test-real ## Every test, real nats-server and browser included [10 min]
+test: check-fast test-real ## Every test, real nats-server and browser included [under 10 min]
 
 .PHONY: test-real
 test-real: $(DEVELOPMENT) browser

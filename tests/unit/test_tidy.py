@@ -268,6 +268,18 @@ def test_decisions_are_numbered_once(repository: Path) -> None:
     assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
 
 
+def test_links_between_documents_lead_somewhere(repository: Path, files: list[File]) -> None:
+    broken = [
+        f"{file.path}: {link}"
+        for file in files
+        if file.path.suffix == ".md"
+        for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", file.text)
+        if not (repository / file.path.parent / link).exists()
+    ]
+
+    assert not broken, f"correct or remove these links: {broken}"
+
+
 # ---------------------------------------------------------------- the lint itself
 
 PLANTED: list[tuple[Rule, str, str]] = [
