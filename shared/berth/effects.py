@@ -124,12 +124,36 @@ def in_order(effects: Listing[Effect]) -> list[Effect]:
     return sorted(effects, key=lambda effect: _RANK[type(effect)])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which process this is among all that ever ran. A service gets it when it is made and takes the ids
+    of its proposals and questions from it, so no answer ever meets another's question.
+
+    `user` is the process's name on the bus, such as quota-1; `boot` is new at every start.
+    """
+
+    user: str
+    boot: str
+
+    def token(self, number: int) -> str:
+        """The `number`-th id of this process: one subject token; each number is used once."""
+        return f"{self.user}-{self.boot}-{number}"
+
+
 class Service(Protocol):
     """What the runner drives. `now_ms` is the process's wall clock in milliseconds UTC, for deadlines only:
     domain time is the record's `at`.
     """
 
-    role: str
+    @property
+    def role(self) -> str:
+        """One of `berth.subjects.SERVICES`."""
+        ...
+
+    @property
+    def subscriptions(self) -> tuple[Subject, ...]:
+        """What this service takes messages of; answers to its own questions reach it besides."""
+        ...
 
     @property
     def sequence(self) -> Sequence:
