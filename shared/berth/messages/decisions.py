@@ -1,13 +1,12 @@
 """What answers a request: the decision object of the plan result and of live answers alike (DESIGN section 5)."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from berth.ids import AllocationId, Attempt, Namespace, NodeId, RequestId, Sequence, Term
+from berth.messages.events import RequestStatus
 from berth.messages.reasons import Reason, ReasonCode
-
-DecisionStatus = Literal["placed", "queued", "rejected"]
 
 
 class Answer(BaseModel):
@@ -47,12 +46,13 @@ class QuotaClasses(Answer):
 class Decision(Answer):
     """One request's outcome at one attempt. `digest` tells whose body it answers (R106).
 
+    `status` is placed, queued or rejected; of a request that was placed before, also how it ended since.
     `sequence` 0: an answer without an event (invalid, conflict). `nodes` only where explained.
     """
 
     namespace: Namespace
     request: RequestId
-    status: DecisionStatus
+    status: RequestStatus
     attempt: Attempt = Attempt(1)
     allocations: tuple[PlacedAllocation, ...] = ()
     evicted: tuple[EvictedAllocation, ...] = ()

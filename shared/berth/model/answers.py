@@ -1,0 +1,64 @@
+"""The decision that the folded state holds for a request: the ledger is the answer, this is its wording."""
+
+from berth.ids import AllocationId, Attempt, Namespace, NodeId, RequestKey, Term
+from berth.messages.decisions import Decision, EvictedAllocation, PlacedAllocation
+from berth.messages.events import RequestStatus
+from berth.messages.reasons import Reason, ReasonCode
+from berth.messages.requests import Request
+from berth.model import entitlement
+from berth.model.cluster import AllocationState
+from berth.model.ledger import State
+
+
+def decision_of(state: State, key: RequestKey) -> Decision | None:
+    """The current outcome of a known request, for the attempt it was made for; None when it is unknown."""
+    known = state.queue.requests.get(key)
+    if known is None:
+        return None
+    namespace = known.request.namespace
+    live = [state.cluster.allocations[namespace, name] for name in known.live]
+    placed = [allocation for allocation in live if allocation.state is AllocationState.PLACED]
+    return Decision(
+        namespace=namespace,
+        request=known.request.id,
+        status=known.status,
+        attempt=Attempt(known.attempt - 1),
+        allocations=tuple(PlacedAllocation(id=allocation.id, node=allocation.node) for allocation in placed),
+        evicted=tuple(
+            EvictedAllocation(
+                allocation=AllocationId(allocation),
+                namespace=Namespace(owner),
+                node=NodeId(node),
+                reason=ReasonCode(reason),
+            )
+            for allocation, owner, node, reason in known.victims
+        ),
+        reasons=known.reasons or _why_ended(known.ended),
+        quota=entitlement.classes(state, namespace),
+        earliest_start=known.promised_start,
+        sequence=known.decided,
+        term=state.tip.term if state.tip else Term(0),
+        digest=known.digest,
+        trace_id=trace_id_of(known.traceparent),
+    )
+
+
+def rejection(request: Request, digest: str, *reasons: Reason) -> Decision:
+    """An answer without an event: `invalid`, `conflict`. It carries the digest of the body it answers."""
+    return Decision(
+        namespace=request.namespace,
+        request=request.id,
+        status=RequestStatus.REJECTED,
+        reasons=reasons,
+        digest=digest,
+    )
+
+
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The 32 hex digits of a W3C traceparent, or None."""
+    parts = traceparent.split("-") if traceparent else []
+    return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else None
+
+
+def _why_ended(ended: ReasonCode | None) -> tuple[Reason, ...]:
+    return () if ended is None else (Reason(code=ended),)

@@ -1,0 +1,234 @@
+"""What the leader re-checks: may this transaction be committed on this state?
+
+The same function serves proposer, leader, plan, audit and replay. A transaction is tried event by event
+under the journal and judged as a whole; what is not lawful is taken back exactly.
+"""
+
+from collections import Counter
+
+from berth.ids import NodeId, Sequence
+from berth.messages.commands import Refusal, RefusalCode
+from berth.messages.events import (
+    AllocationsEnded,
+    AllocationsReleasing,
+    CohortRemoved,
+    CohortSet,
+    Event,
+    How,
+    NodeRegistered,
+    QuotaRemoved,
+    QuotaSet,
+    RequestEnded,
+    RequestPlaced,
+    RequestQueued,
+    RequestStatus,
+    RequestSubmitted,
+    ReservationActivated,
+    ReservationCreated,
+    ReservationHeld,
+    Transaction,
+)
+from berth.messages.reasons import ReasonCode, sentence
+from berth.messages.requests import Borrow
+from berth.model import entitlement, reservation_rules, windows
+from berth.model.cluster import AllocationState
+from berth.model.event_rules import refuse, why_not_next
+from berth.model.ledger import State, requests_named
+from berth.model.queue import RequestState
+from berth.resources import NOTHING, Resources
+
+VICTIM_EVENTS = (AllocationsEnded, AllocationsReleasing, RequestQueued, RequestEnded)
+"""The events that a request may get without an attempt: what others do to it."""
+
+
+def check(state: State, transaction: Transaction, at: int) -> Refusal | None:
+    """Why `transaction` may not be committed at `at` (milliseconds UTC) on `state`, or None. Changes nothing."""
+    with state.journal.trial():
+        return _try(state, transaction, at, Sequence(state.sequence + 1))
+
+
+def accept(state: State, transaction: Transaction, at: int, sequence: Sequence) -> Refusal | None:
+    """As `check`; a lawful transaction is folded into `state` as part of the record at `sequence`."""
+    mark = state.journal.begin()
+    refusal = _try(state, transaction, at, sequence)
+    if refusal is None:
+        state.journal.keep()
+    else:
+        state.journal.undo(mark)
+    return refusal
+
+
+def _try(state: State, transaction: Transaction, at: int, sequence: Sequence) -> Refusal | None:
+    refusal = _why_not_shaped(transaction) or _why_not_current(state, transaction) or _why_not_lawful(
+        state, transaction, at
+    )
+    if refusal is not None:
+        return refusal
+    before = {node for node in _registered(transaction) if node in state.cluster.lost}
+    for event in transaction:
+        refusal = why_not_next(state, event, at)
+        if refusal is not None:
+            return refusal
+        state.fold_event(event, at=at, sequence=sequence)
+    state.finish_transaction(transaction, at=at, sequence=sequence)
+    return _judge(state, transaction, before)
+
+
+# --- the transaction by itself ---------------------------------------------------------------------------
+
+
+def _why_not_shaped(transaction: Transaction) -> Refusal | None:
+    """Each type at most once per request (ends: once per `how`), one attempt per request, the body first."""
+    if not transaction:
+        return refuse(RefusalCode.INVALID, "an empty transaction")
+    seen: Counter[tuple[object, ...]] = Counter()
+    attempts: dict[tuple[str, str], int | None] = {}
+    for event in transaction:
+        key = event.key
+        if key is None:
+            continue
+        data = event.data
+        how = data.how if isinstance(data, AllocationsEnded | AllocationsReleasing) else None
+        seen[key, event.type, how] += 1
+        if seen[key, event.type, how] > 1:
+            return refuse(RefusalCode.INVALID, f"{event.type} of {key[1]} stands twice")
+        if isinstance(data, RequestSubmitted) and key in attempts:
+            return refuse(RefusalCode.INVALID, f"RequestSubmitted does not open the transaction of {key[1]}")
+        if attempts.setdefault(key, event.attempt) != event.attempt:
+            return refuse(RefusalCode.INVALID, f"events of {key[1]} name different attempts")
+        if event.attempt is None and not isinstance(data, VICTIM_EVENTS):
+            return refuse(RefusalCode.INVALID, f"{event.type} of {key[1]} names no attempt")
+    return None
+
+
+def _why_not_current(state: State, transaction: Transaction) -> Refusal | None:
+    """Each named request is at the attempt that the transaction was made for; an unknown one is at 1."""
+    submitted = {event.key for event in transaction if isinstance(event.data, RequestSubmitted)}
+    for event in transaction:
+        key = event.key
+        if key is None or event.attempt is None:
+            continue
+        known = state.queue.requests.get(key)
+        if known is None and key not in submitted:
+            return refuse(RefusalCode.NOT_FOUND, f"{key[0]}/{key[1]} is not known")
+        if known is not None and isinstance(event.data, RequestSubmitted):
+            code = RefusalCode.SUPERSEDED if known.digest == event.data.digest else RefusalCode.CONFLICT
+            return refuse(code, f"{key[0]}/{key[1]} is known already")
+        current = known.attempt if known else 1
+        if event.attempt != current:
+            return refuse(
+                RefusalCode.SUPERSEDED, f"{key[0]}/{key[1]} is at attempt {current}, this was made for {event.attempt}"
+            )
+    return None
+
+
+def _why_not_lawful(state: State, transaction: Transaction, at: int) -> Refusal | None:
+    """Who is taken from others may be taken, all of them together, by the request that is placed for it."""
+    victims = [
+        (event.namespace, name)
+        for event in transaction
+        if isinstance(event.data, AllocationsEnded | AllocationsReleasing)
+        and event.data.how is How.EVICTED
+        and event.data.reason in (ReasonCode.PREEMPTED, ReasonCode.RECLAIMED)
+        and event.namespace is not None
+        for name in event.data.ids
+    ]
+    if not victims:
+        return None
+    known = [state.cluster.allocations[key] for key in victims if key in state.cluster.allocations]
+    if len(known) < len(victims) or not all(allocation.is_live for allocation in known):
+        return refuse(RefusalCode.STALE_VICTIM, "a victim is not live")
+    if any(isinstance(event.data, ReservationActivated) for event in transaction):
+        return reservation_rules.refuse_displaced(state, transaction, known, at)
+    placed = [event.key for event in transaction if isinstance(event.data, RequestPlaced)]
+    if len(placed) != 1 or placed[0] is None:
+        return refuse(RefusalCode.CLASS, "an eviction serves exactly one request, placed in the same transaction")
+    bodies = [event.data.request for event in transaction if isinstance(event.data, RequestSubmitted)]
+    request = bodies[0] if bodies else state.queue.requests[placed[0]].request
+    return entitlement.lawful(state, request, known, at)
+
+
+def _registered(transaction: Transaction) -> list[NodeId]:
+    return [event.data.node for event in transaction if isinstance(event.data, NodeRegistered)]
+
+
+# --- the state afterwards ----------------------------------------------------------------------------------
+
+
+def _judge(state: State, transaction: Transaction, returned: set[NodeId]) -> Refusal | None:
+    for node in sorted(returned):
+        if state.cluster.on_node(node):
+            return refuse(RefusalCode.RULE, f"{node} was lost, so it returns empty")
+    for key in requests_named(transaction):
+        refusal = _why_not_standing(state, state.queue.requests[key])
+        if refusal is not None:
+            return refusal
+    return _judge_room(state, transaction) or _judge_configuration(state, transaction)
+
+
+def _why_not_standing(state: State, request: RequestState) -> Refusal | None:
+    """After each transaction a request is placed with live allocations, or queued, or ended."""
+    body = request.request
+    placed = [
+        allocation.index
+        for name in request.live
+        if (allocation := state.cluster.allocations[body.namespace, name]).state is AllocationState.PLACED
+    ]
+    if len(set(placed)) != len(placed):
+        return refuse(RefusalCode.INVALID, f"two allocations of {body.id} are the same instance")
+    if placed and not body.needed <= len(placed) <= body.count:
+        return refuse(RefusalCode.RULE, f"{len(placed)} of {body.needed} to {body.count} instances of {body.id}")
+    if request.status is RequestStatus.PLACED and not request.live:
+        return refuse(RefusalCode.INVALID, f"{body.id} would be placed nowhere")
+    if request.status is RequestStatus.QUEUED and not request.reasons:
+        return refuse(RefusalCode.INVALID, f"{body.id} would wait without a reason")
+    return None
+
+
+def _judge_room(state: State, transaction: Transaction) -> Refusal | None:
+    """Capacity and limits in the dimensions that the transaction's placements raise."""
+    raised: dict[NodeId, Resources] = {}
+    for event in transaction:
+        data = event.data
+        if isinstance(data, RequestPlaced):
+            for placed in data.allocations:
+                raised[placed.node] = raised.get(placed.node, NOTHING) + placed.charge
+            refusal = _judge_quota(state, event, data)
+            if refusal is not None:
+                return refusal
+        elif isinstance(data, ReservationCreated | ReservationHeld | ReservationActivated):
+            name = data.reservation.id if isinstance(data, ReservationCreated) else data.reservation
+            refusal = reservation_rules.judge_reservation(state, name)
+            if refusal is not None:
+                return refusal
+    for node, amount in raised.items():
+        free = windows.free_now(state, state.cluster.nodes[node])
+        for dimension, _ in amount.dimensions():
+            if free.amount(dimension) < 0:
+                short = -free.amount(dimension)
+                return refuse(RefusalCode.CAPACITY, f"{node} would lack {short} of {dimension}")
+        reason = windows.overheld(state, state.cluster.nodes[node])
+        if reason is not None:
+            return refuse(RefusalCode.WINDOW, f"{node}: {sentence(reason)}")
+    return None
+
+
+def _judge_quota(state: State, event: Event, data: RequestPlaced) -> Refusal | None:
+    assert event.key is not None
+    request = state.queue.requests[event.key].request
+    amount = request.charge.times(len(data.allocations))
+    payer = request.namespace
+    if request.reservation is not None:
+        reservation = state.reservations.reservations[request.reservation]
+        refusal = reservation_rules.refuse_overdrawn(state, reservation)
+        if refusal is not None:
+            return refusal
+        payer = reservation.namespace
+        amount = amount.beyond(reservation.total)
+    return entitlement.over_limit(state, payer, amount, may_borrow=request.borrow is Borrow.ALLOWED)
+
+
+def _judge_configuration(state: State, transaction: Transaction) -> Refusal | None:
+    if any(isinstance(event.data, QuotaSet | QuotaRemoved | CohortSet | CohortRemoved) for event in transaction):
+        return entitlement.configuration_refusal(state)
+    return None
