@@ -50,11 +50,15 @@ def check(state: State, transaction: Transaction, at: int) -> Refusal | None:
 def accept(state: State, transaction: Transaction, at: int, sequence: Sequence) -> Refusal | None:
     """As `check`; a lawful transaction is folded into `state` as part of the record at `sequence`."""
     mark = state.journal.begin()
-    refusal = _try(state, transaction, at, sequence)
-    if refusal is None:
-        state.journal.keep()
-    else:
-        state.journal.undo(mark)
+    lawful = False
+    try:
+        refusal = _try(state, transaction, at, sequence)
+        lawful = refusal is None
+    finally:
+        if lawful:
+            state.journal.keep()
+        else:
+            state.journal.undo(mark)
     return refusal
 
 

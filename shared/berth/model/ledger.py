@@ -74,6 +74,7 @@ class State:
         self.quotas = Quotas(self.journal)
         self.reservations = Reservations(self.journal)
         self.changed: Table[ChangeKey, Sequence] = Table(self.journal)
+        self.digests_at: Table[str, Sequence] = Table(self.journal)
         self.tip: Tip | None = None
         self.ledger_id = LedgerId("")
         self.members: tuple[str, ...] = ()
@@ -97,6 +98,10 @@ class State:
             "quota": f"{self.quotas.digest:016x}",
             "reservation": f"{self.reservations.digest:016x}",
         }
+
+    def wants_digests(self, sequence: Sequence) -> bool:
+        """Whether a record at `sequence` that is no barrier begins with DigestsRecorded (DESIGN section 4)."""
+        return sequence // DIGESTS_EVERY > self.digests_at.get("", Sequence(0)) // DIGESTS_EVERY
 
     def digest(self) -> str:
         """All sub-states in one value, for comparing replays."""
@@ -214,6 +219,7 @@ def _leader_elected(_state: State, _event: Event, _data: LeaderElected, _at: int
 def _digests_recorded(state: State, _event: Event, data: DigestsRecorded, _at: int, sequence: Sequence) -> None:
     mine = state.digests()
     assert data.digests == mine, f"I11: at {sequence} the ledger says {data.digests}, this fold has {mine}"
+    state.digests_at.put("", sequence)
 
 
 def _node_registered(state: State, _event: Event, data: NodeRegistered, _at: int, sequence: Sequence) -> None:
