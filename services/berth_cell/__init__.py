@@ -1,1 +1,1 @@
-"""Cell: runs the real services in memory until they are quiet; plan is built on it."""
+"""The whole walk in memory: the real services and the leader's judgement, no bus, no disk, no clock."""

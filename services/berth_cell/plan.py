@@ -1,0 +1,69 @@
+"""What would be decided: the same services on a copy of a state, offline or live (DESIGN section 5, `berth plan`)."""
+
+from collections.abc import Sequence as Listing
+
+from berth.errors import InvalidCommand, Problem
+from berth.messages.decisions import Decision, NodeVerdict, PlanResult
+from berth.messages.documents import ClusterDocument
+from berth.messages.events import Transaction
+from berth.messages.requests import Request
+from berth.model.cluster import utilization
+from berth.model.ledger import State
+from berth_cell import seed
+from berth_cell.cell import Cell
+from berth_scheduler.placement import node_verdicts
+
+
+def plan(
+    state: State,
+    requests: Listing[Request],
+    *,
+    at_ms: int,
+    changes: Listing[Transaction] = (),
+    explain: bool = False,
+    salt: str = "",
+) -> PlanResult:
+    """Decide `requests` in order on a copy of `state` at `at_ms` (milliseconds UTC), after `changes`.
+
+    `salt` varies the strategy `random`. `state` itself is not touched.
+    """
+    history = [*seed.of_state(state), *((at_ms, transaction) for transaction in changes)]
+    return _decide(Cell(at_ms=at_ms, seed=salt, history=history), requests, explain=explain)
+
+
+def plan_document(
+    cluster: ClusterDocument, requests: Listing[Request], *, at_ms: int, explain: bool = False, salt: str = ""
+) -> PlanResult:
+    """Decide `requests` in order on the cluster that a document describes.
+
+    Raises:
+        InvalidCommand: a request stands twice.
+    """
+    _refuse_doubles(requests)
+    now = at_ms if cluster.now is None else cluster.now
+    cell = Cell(at_ms=now, seed=salt, history=seed.of_document(cluster, at_ms=now))
+    return _decide(cell, requests, explain=explain)
+
+
+def _refuse_doubles(requests: Listing[Request]) -> None:
+    seen: dict[object, int] = {}
+    for place, request in enumerate(requests):
+        if request.key in seen:
+            earlier = seen[request.key]
+            problem = Problem(path=f"requests[{place}].id", expected=f"expected each once, requests[{earlier}] has it")
+            raise InvalidCommand([problem])
+        seen[request.key] = place
+
+
+def _decide(cell: Cell, requests: Listing[Request], *, explain: bool) -> PlanResult:
+    decisions: list[Decision] = []
+    for request in requests:
+        nodes: tuple[NodeVerdict, ...] | None = None
+        if explain:
+            nodes = node_verdicts(cell.scheduler.state, request, at=cell.now_ms, seed=cell.scheduler.seed)
+        cell.submit([request])
+        decision = cell.decisions[request.key]
+        decisions.append(decision.model_copy(update={"nodes": nodes}))
+    return PlanResult(
+        sequence=cell.state.sequence, decisions=tuple(decisions), utilization=utilization(cell.state.cluster)
+    )

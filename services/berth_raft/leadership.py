@@ -1,0 +1,397 @@
+"""From an election won to decisions committed: follow, catch up, barrier, append, answer (RAFT section 2, steps 3–8).
+
+The ledger's compare-and-set is the fence. This file only makes sure that nothing is answered before its
+append is certain, and that the state is never ahead of what is stored by more than the one append in flight.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from berth.errors import CorruptRecord, Unreachable
+from berth.ids import NodeId, Sequence, Term
+from berth.messages.commands import Committed
+from berth.messages.envelope import Tip, why_not_valid
+from berth.model.ledger import State
+from berth.ports import Appended, Clock, InDoubt, Ledger, LostRace, NotStored, StoredMessage
+from berth.wire.codec import OfferedProposal, decode_record
+from berth_raft.commit import Answer, Committer, Flush, barrier
+from berth_raft.core.effects import Role, RoleChanged
+from berth_raft.core.messages import Tip as ElectionTip
+
+log = logging.getLogger(__name__)
+
+ANNOUNCE_EVERY_S = 0.5
+RETRY_S = 0.01
+
+
+class ElectionControl(Protocol):
+    """What leadership tells the election."""
+
+    def set_tip(self, tip: ElectionTip) -> None: ...
+    def set_eligible(self, eligible: bool) -> None: ...  # noqa: FBT001
+    def activate(self, term: int) -> None: ...
+    def resign(self, why: str) -> None: ...
+    def adopt_term(self, term: int) -> None: ...
+
+
+class Observer(Protocol):
+    """Where spans and metrics of commits go."""
+
+    def flushed(self, flush: Flush, *, began_us: int, appended_us: int, done_us: int) -> None: ...
+
+
+class Stored(Enum):
+    YES = "yes"
+    NO = "no"
+    DOUBT = "doubt"
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """For people and metrics; never read by a decision."""
+
+    foreign: int = 0
+    doubts: int = 0
+    lost_races: int = 0
+    records: int = 0
+    halted_at: Sequence | None = None
+    halted_why: str = ""
+
+
+class Leadership:
+    """One raft node's side of the ledger: follows it always, and appends to it while it leads."""
+
+    def __init__(
+        self,
+        state: State,
+        *,
+        node_id: str,
+        ledger: Ledger,
+        clock: Clock,
+        timeout_max_ms: int,
+        answer: Callable[[Answer], None],
+        announce: Callable[[Committed], None],
+        may_be_lost: Callable[[NodeId], bool],
+        on_active: Callable[[bool], None],
+        observer: Observer,
+    ) -> None:
+        self.state = state
+        self.stream_sequence = Sequence(0)
+        self.counts = Counts()
+        self.election: ElectionControl | None = None
+        self._node_id = node_id
+        self._ledger = ledger
+        self._clock = clock
+        self._timeout_max_us = timeout_max_ms * 1000
+        self._answer = answer
+        self._announce = announce
+        self._may_be_lost = may_be_lost
+        self._on_active = on_active
+        self._observer = observer
+        self._role = RoleChanged(role=Role.FOLLOWER, term=0, leader=None, active=False)
+        self._committer: Committer | None = None
+        self._arrived: deque[StoredMessage] = deque()
+        self._wake = asyncio.Event()
+        self._caught_up = asyncio.Event()
+        self._recovering: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ what others tell
+
+    @property
+    def is_active(self) -> bool:
+        """It may commit: the barrier of its term is in the ledger and nothing has ended the term since."""
+        return self._committer is not None
+
+    @property
+    def is_caught_up(self) -> bool:
+        return self._caught_up.is_set()
+
+    def role_changed(self, changed: RoleChanged) -> None:
+        """The election says who leads; ends or begins what belongs to a term."""
+        self._role = changed
+        self._wake.set()
+
+    def offer(self, proposal: OfferedProposal, *, reply_to: str, traceparent: str | None) -> bool:
+        """Take a proposal; False when this node does not lead (then somebody else may, so it is not answered)."""
+        if self._committer is None:
+            return False
+        refused = self._committer.offer(proposal, reply_to=reply_to, traceparent=traceparent)
+        if refused is not None:
+            self._answer(refused)
+        self._wake.set()
+        return True
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._lead())
+            tasks.create_task(self._repeat_committed())
+
+    # ------------------------------------------------------------------ following
+
+    async def _follow(self) -> None:
+        async for batch in self._ledger.follow(self.stream_sequence):
+            self._arrived.extend(batch)
+            if not batch:
+                self._drain()
+                self._set_caught_up()
+            elif self._committer is None:
+                self._drain()
+            self._wake.set()
+
+    def _set_caught_up(self) -> None:
+        if not self._caught_up.is_set() and self.state.tip is not None and self.counts.halted_at is None:
+            self._caught_up.set()
+            self._election.set_eligible(True)
+
+    @property
+    def _election(self) -> ElectionControl:
+        assert self.election is not None, "leadership runs only beside an election"
+        return self.election
+
+    def _drain(self) -> None:
+        """Take in what arrived; not while an append is in flight, since the state is ahead then."""
+        if self._committer is not None and self._committer.in_flight is not None:
+            return
+        while self._arrived and self.counts.halted_at is None:
+            stored = self._arrived.popleft()
+            if stored.sequence > self.stream_sequence:
+                self._take(stored)
+                self.stream_sequence = stored.sequence
+
+    def _take(self, stored: StoredMessage) -> None:
+        try:
+            record = decode_record(stored.payload)
+            why = why_not_valid(self.state.tip, record, stored.sequence)
+        except CorruptRecord as error:
+            record, why = None, str(error)
+        if record is None or why is not None:
+            self.counts.foreign += 1
+            log.warning("foreign_message_ignored", extra={"sequence": stored.sequence, "why": why})
+            return
+        try:
+            self.state.fold(record)
+        except (AssertionError, LookupError) as error:
+            self._halt(stored.sequence, str(error))
+            return
+        self.counts.records += 1
+        self._tell_tip()
+        if record.elected is not None and record.leader != self._node_id:
+            self._election.adopt_term(record.term)
+
+    def _halt(self, sequence: Sequence, why: str) -> None:
+        self.counts.halted_at, self.counts.halted_why = sequence, why
+        log.error("fold_halted", extra={"sequence": sequence, "why": why, "runbook": "halted.md"})
+        self._election.set_eligible(False)
+        self._election.resign(f"cannot fold {sequence}")
+        self._wake.set()
+
+    def _tell_tip(self) -> None:
+        tip = self.state.tip
+        assert tip is not None
+        self._election.set_tip(ElectionTip(barrier_term=tip.term, sequence=tip.sequence))
+
+    # ------------------------------------------------------------------ leading
+
+    async def _lead(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._role.role is Role.LEADER and self.counts.halted_at is None:
+                await self._lead_term(Term(self._role.term))
+
+    def _leads(self, term: Term) -> bool:
+        return self._role.role is Role.LEADER and self._role.term == term and self.counts.halted_at is None
+
+    async def _lead_term(self, term: Term) -> None:
+        if not await self._establish(term):
+            return
+        committer = Committer(
+            self.state,
+            leader=self._node_id,
+            monotonic_us=self._clock.monotonic_us,
+            may_be_lost=self._may_be_lost,
+        )
+        self._committer = committer
+        self._on_active(True)
+        self._election.activate(term)
+        self._announce_tip()
+        log.info("leadership_established", extra={"term": term, "sequence": self.state.sequence})
+        try:
+            while self._leads(term):
+                self._drain()
+                if self.state.tip is None or self.state.tip.term != term:
+                    break
+                if committer.has_work:
+                    await self._commit(committer, term)
+                else:
+                    await self._wake.wait()
+                    self._wake.clear()
+        finally:
+            self._committer = None
+            self._on_active(False)
+            for answer in committer.stepped_down():
+                self._answer(answer)
+            self._drain()
+            log.info("leadership_ended", extra={"term": term, "sequence": self.state.sequence})
+            self._wake.set()
+
+    async def _establish(self, term: Term) -> bool:
+        """Read the ledger to its end and append the barrier of `term`; False when that did not come about."""
+        deadline = self._clock.monotonic_us() + 2 * self._timeout_max_us
+        while self._leads(term):
+            if self._clock.monotonic_us() > deadline:
+                self._election.resign("the barrier could not be appended in time")
+                return False
+            if not await self._read_to_end():
+                await asyncio.sleep(RETRY_S)
+                continue
+            tip = self.state.tip
+            if tip is None or tip.term >= term:
+                self._adopt(tip)
+                return False
+            payload, found = barrier(
+                tip, term=term, leader=self._node_id, now_ms=self._clock.now_ms(), stream_sequence=self.stream_sequence
+            )
+            expected = self.stream_sequence
+            stored = await self._store(payload, expected, term)
+            if stored is Stored.YES:
+                self._fold_own(payload, Sequence(expected + 1))
+                assert self.state.tip is not None and self.state.tip.hash == found
+                return self._leads(term)
+            if stored is Stored.DOUBT:
+                return False
+            self.counts.lost_races += 1
+        return False
+
+    def _adopt(self, tip: Tip | None) -> None:
+        if tip is None:
+            self._election.resign("the ledger is empty; run `berth init`")
+        else:
+            self._election.adopt_term(tip.term)
+            self._election.resign(f"the ledger is at term {tip.term}")
+
+    async def _read_to_end(self) -> bool:
+        """Whether everything that the stream holds is folded."""
+        try:
+            last = await self._ledger.last_sequence()
+        except Unreachable:
+            return False
+        self._drain()
+        while self.stream_sequence < last:
+            wanted = Sequence(self.stream_sequence + 1)
+            try:
+                stored = await self._ledger.read(wanted)
+            except Unreachable:
+                return False
+            if stored is not None and wanted > self.stream_sequence:
+                self._take(stored)
+            self.stream_sequence = max(self.stream_sequence, wanted)
+        return self.counts.halted_at is None
+
+    def _fold_own(self, payload: bytes, sequence: Sequence) -> None:
+        record = decode_record(payload)
+        assert why_not_valid(self.state.tip, record, sequence) is None, "I4: our own barrier must be valid"
+        if sequence > self.stream_sequence:
+            self.state.fold(record)
+            self.stream_sequence = sequence
+        self.counts.records += 1
+        self._tell_tip()
+
+    async def _commit(self, committer: Committer, term: Term) -> None:
+        began_us = self._clock.monotonic_us()
+        flush = committer.flush(now_ms=self._clock.now_ms(), stream_sequence=self.stream_sequence)
+        if not flush.payload:
+            for answer in flush.answers:
+                self._answer(answer)
+            return
+        appended_us = self._clock.monotonic_us()
+        stored = await self._store(flush.payload, flush.expected, term)
+        if stored is Stored.YES:
+            self.stream_sequence = Sequence(flush.expected + 1)
+            answers = committer.appended()
+            self.counts.records += 1
+            self._tell_tip()
+        else:
+            answers = committer.withdrawn()
+            self.counts.lost_races += stored is Stored.NO
+        for answer in answers:
+            self._answer(answer)
+        if stored is Stored.YES:
+            self._announce_tip()
+            self._observer.flushed(
+                flush, began_us=began_us, appended_us=appended_us, done_us=self._clock.monotonic_us()
+            )
+        elif stored is Stored.NO and not await self._read_to_end():
+            self._election.resign("a race was lost and the ledger cannot be read")
+        await asyncio.sleep(0)  # let what arrived meanwhile be taken in, even if this append never waited
+
+    async def _store(self, payload: bytes, expected: Sequence, term: Term) -> Stored:
+        """Append, and find out what became of it; IN_DOUBT asks the stream before anything else (step 6)."""
+        deadline = self._clock.monotonic_us() + 2 * self._timeout_max_us
+        result = await self._ledger.append(payload, expected=expected)
+        doubted = False
+        while True:
+            match result:
+                case Appended():
+                    return Stored.YES
+                case LostRace() if not doubted:
+                    return Stored.NO
+                case NotStored(why=why) if not doubted:
+                    log.warning("append_not_stored", extra={"why": why, "expected": expected})
+                case InDoubt() | LostRace() | NotStored():
+                    self.counts.doubts += not doubted
+                    doubted = True
+            if self._clock.monotonic_us() > deadline or not self._leads(term):
+                return await self._give_up(doubted=doubted)
+            try:
+                found = await self._ledger.read(Sequence(expected + 1))
+            except Unreachable:
+                await asyncio.sleep(RETRY_S)
+                continue
+            if found is not None:
+                return Stored.YES if found.payload == payload else Stored.NO
+            if isinstance(result, NotStored):
+                await asyncio.sleep(RETRY_S)
+            result = await self._ledger.append(payload, expected=expected)
+
+    async def _give_up(self, *, doubted: bool) -> Stored:
+        """Too long in doubt: stop leading, and do not stand again before the stream answers (step 7)."""
+        why = "in doubt about an append for too long" if doubted else "nothing takes an append"
+        self._election.set_eligible(False)
+        self._election.resign(why)
+        self._recovering = asyncio.get_running_loop().create_task(self._eligible_again())
+        return Stored.DOUBT if doubted else Stored.NO
+
+    async def _eligible_again(self) -> None:
+        while self.counts.halted_at is None:
+            try:
+                await self._ledger.last_sequence()
+            except Unreachable:
+                await asyncio.sleep(0.05)
+                continue
+            self._election.set_eligible(True)
+            return
+
+    # ------------------------------------------------------------------ telling
+
+    def _announce_tip(self) -> None:
+        tip = self.state.tip
+        if tip is not None and tip.term > 0:
+            self._announce(
+                Committed(
+                    ledger_id=tip.ledger_id, term=tip.term, sequence=tip.sequence, hash=tip.hash, leader=tip.leader
+                )
+            )
+
+    async def _repeat_committed(self) -> None:
+        while True:
+            await asyncio.sleep(ANNOUNCE_EVERY_S)
+            if self._committer is not None:
+                self._announce_tip()
