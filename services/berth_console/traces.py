@@ -202,15 +202,27 @@ class TraceStore:
         spans = [span_of(SpanMessage.FromString(span.encoded), span.origin) for span in held.spans.values()]
         return sorted(spans, key=lambda span: (span.start_us, -span.duration_us, span.span_id))
 
+    def summary(self, trace_id: str) -> TraceSummary | None:
+        """None when the trace is not held."""
+        held = self._traces.get(trace_id)
+        return None if held is None else held.summary()
+
     def of_request(self, request: str) -> list[str]:
-        """Ids of the traces about `namespace/id`, oldest start first: its submission, then later wake-ups."""
-        found = self._by_request.get(request, {})
+        """Ids of the traces about `namespace/id`, oldest start first: its submission, then later wake-ups.
+
+        A bare id finds the requests of that id in every namespace.
+        """
+        if "/" in request:
+            found = set(self._by_request.get(request, {}))
+        else:
+            end = f"/{request}"
+            found = {id for key, traces in self._by_request.items() if key.endswith(end) for id in traces}
         return sorted(found, key=lambda trace_id: (self._traces[trace_id].start_us, trace_id))
 
     def search(self, wanted: TraceSearch) -> list[TraceSummary]:
         """Summaries of what matches, newest start first."""
         if wanted.request is not None:
-            candidates = [self._traces[trace_id] for trace_id in self._by_request.get(wanted.request, {})]
+            candidates = [self._traces[trace_id] for trace_id in self.of_request(wanted.request)]
         else:
             candidates = list(self._traces.values())
         matching = [trace for trace in candidates if _matches(trace, wanted)]
