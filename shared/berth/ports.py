@@ -33,7 +33,9 @@ class Envelope:
 class Bus(Protocol):
     """Core publish and subscribe; at most once."""
 
-    def publish(self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, reply: str | None = None) -> None:
+    def publish(
+        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, reply: str | None = None
+    ) -> None:
         """Queue for sending; returns at once.
 
         Raises:
@@ -42,7 +44,9 @@ class Bus(Protocol):
         """
         ...
 
-    async def subscribe(self, pattern: str, receive: Callable[[Envelope], None], *, queue: str | None = None) -> Callable[[], None]:
+    async def subscribe(
+        self, pattern: str, receive: Callable[[Envelope], None], *, queue: str | None = None
+    ) -> Callable[[], None]:
         """Call `receive` for every message; the result ends the subscription."""
         ...
 
@@ -88,7 +92,11 @@ class Ledger(Protocol):
     """The one ordered log. Appends are fenced by the expected last sequence (RAFT section 2)."""
 
     async def append(self, payload: bytes, *, expected: Sequence) -> AppendResult:
-        """Store `payload` right after `expected`, or say what happened. One call at a time. Never raises for the bus."""
+        """Store `payload` right after `expected`, or say what happened. One call at a time. Never raises for the bus.
+
+        While an earlier attempt after `expected` is in doubt, only Appended and InDoubt are answered: losing
+        the race may mean that the earlier copy won it.
+        """
         ...
 
     async def last_sequence(self) -> Sequence:
@@ -111,5 +119,51 @@ class Ledger(Protocol):
         """Every message after `after`, in order, without a hole, in the batches in which they arrive; never ends.
 
         The first item may be an empty list; an empty list means "nothing more right now" (caught up).
+
+        Raises:
+            Halted: the stream is shorter than `after`, or lacks a sequence: a person must act.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedMessage:
+    """One delivery of a message of REQUESTS. `sequence`: in the stream; `count`: which delivery, from 1;
+    `handle`: what an acknowledgement names.
+    """
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+    sequence: int
+    count: int
+    handle: str
+
+
+class RequestQueue(Protocol):
+    """The work queue REQUESTS: each message comes to the one service that holds the pin, until acknowledged."""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether this process holds the pin as far as it knows: it received messages and was not refused since."""
+        ...
+
+    def pull(self) -> AsyncIterator[list[QueuedMessage]]:
+        """Batches as they arrive; never ends. An empty batch: the pin was lost, look at `pinned`."""
+        ...
+
+    def acknowledge(self, handle: str) -> None:
+        """The message needs no other delivery."""
+        ...
+
+    def in_progress(self, handle: str) -> None:
+        """The message is still being worked on: do not deliver it again yet."""
+        ...
+
+    async def dead_letter(self, message: QueuedMessage, reason: str) -> None:
+        """Store the message with `reason` in DEADLETTER, then acknowledge it.
+
+        Raises:
+            Unreachable, TimedOut: it may not be stored; it comes again.
         """
         ...
