@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic.functional_serializers import PlainSerializer
 from pydantic.functional_validators import BeforeValidator
 
 from berth.errors import InvalidCommand, Problem
@@ -49,7 +50,7 @@ def time_text(milliseconds: int) -> str:
     return f"{text}.{rest:03d}Z" if rest else f"{text}Z"
 
 
-Time = Annotated[int, BeforeValidator(_milliseconds)]
+Time = Annotated[int, BeforeValidator(_milliseconds), PlainSerializer(time_text, return_type=str)]
 """Milliseconds UTC inside, RFC 3339 outside."""
 
 AllocationName = Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9.]{0,99}$")]
@@ -94,7 +95,11 @@ def _weight(value: Any) -> Any:
     return int(thousandths)
 
 
-WeightPermille = Annotated[int, BeforeValidator(_weight)]
+def _weight_text(permille: int) -> float:
+    return permille / 1000
+
+
+WeightPermille = Annotated[int, BeforeValidator(_weight), PlainSerializer(_weight_text, return_type=float)]
 
 
 class QuotaDocument(Document):
@@ -108,7 +113,7 @@ class QuotaDocument(Document):
     grace_seconds: Seconds | None = None
     borrowing_limit: Capacity | None = None
     lending_limit: Capacity | None = None
-    weight_permille: Annotated[WeightPermille, Field(validation_alias="weight")] = 1000
+    weight_permille: Annotated[WeightPermille, Field(alias="weight")] = 1000
     reclaim: Reclaim = Reclaim.ANY
     preemption: Preemption = Preemption.LOWER_PRIORITY
 
@@ -132,7 +137,7 @@ class CohortDocument(Document):
     soft: Capacity = Field(default_factory=Capacity)
     borrowing_limit: Capacity | None = None
     lending_limit: Capacity | None = None
-    weight_permille: Annotated[WeightPermille, Field(validation_alias="weight")] = 1000
+    weight_permille: Annotated[WeightPermille, Field(alias="weight")] = 1000
 
 
 class AllocationDocument(Document):

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_serializer, model_validator
 from pydantic.functional_serializers import PlainSerializer
 from pydantic.functional_validators import BeforeValidator, PlainValidator
 
@@ -93,15 +93,13 @@ Labels = dict[LabelKey, LabelValue]
 class Document(BaseModel):
     """Immutable, strict, unknown fields refused: what people and scripts write."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Amounts(Document):
     """Resources of one instance as people write them: `cpu_cores` a decimal, the rest whole numbers."""
 
-    cpu_millicores: Annotated[int, BeforeValidator(_millicores)] = Field(
-        0, validation_alias="cpu_cores", serialization_alias="cpu_cores"
-    )
+    cpu_millicores: Annotated[int, BeforeValidator(_millicores)] = Field(0, alias="cpu_cores")
     ram_mb: Amount = 0
     disk_mb: Amount = 0
     extended: dict[ExtendedName, Amount] = Field(default_factory=dict[str, int])
@@ -109,6 +107,18 @@ class Amounts(Document):
     @cached_property
     def vector(self) -> Resources:
         return Resources(self.cpu_millicores, self.ram_mb, self.disk_mb, 0, _pairs(self.extended))
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        """As people write it, and only what was said: in a limit, 0 and absent differ."""
+        written: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            if name in self.model_fields_set:
+                written[name] = getattr(self, name)
+        millicores = written.pop("cpu_millicores", None)
+        if millicores is not None:
+            written["cpu_cores"] = millicores / 1000
+        return written
 
 
 class Capacity(Amounts):

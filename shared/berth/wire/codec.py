@@ -78,7 +78,7 @@ def _no_constant(name: str) -> Any:
 
 def encode(message: BaseModel) -> bytes:
     """Any message of `berth.messages` that is a model; members that are None are left out."""
-    return message.__pydantic_serializer__.to_json(message, exclude_none=True, by_alias=False)
+    return message.__pydantic_serializer__.to_json(message, exclude_none=True, by_alias=True)
 
 
 def decode(kind: type[M], payload: bytes, *, root: str = "") -> M:
