@@ -26,8 +26,16 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PinLost:
+    """Body of a message on REQUEST: another process is the active quota service now. Whoever receives
+    anything else from the work queue holds the pin (DESIGN section 2, "Active quota service").
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """What reached a service. `body` is decoded (a type of `berth.messages`); services match on it.
+    On REQUEST, None is the nudge, and PinLost comes from the runner itself.
 
     `tokens`: what stood for the template's names, such as {"namespace": "team-a"}.
     `reply_to`: where an answer goes, if one is wanted. `token`: for answers, the token of the question.
