@@ -73,7 +73,7 @@ class RaftCore:
         self._round = random.randint(0, 2**32)
         self._granted: dict[str, bool] = {}
         self._is_transfer = False
-        self._candidacies = 0  # since a leader was heard
+        self._pre_votes = self._candidacies = 0  # since a leader was heard
         # Nobody else could lead a cluster of one voter: there is nothing to wait for.
         self._election_due_us = (
             now_us if settings.members == (node_id,) else now_us + self.settings.drawn_timeout_us(self._random)
@@ -301,7 +301,7 @@ class RaftCore:
                 heartbeat.term, leader=heartbeat.leader, active=heartbeat.active, why="heard another leader"
             )
             self._leader_heard_us = self._now_us
-            self._candidacies = 0
+            self._pre_votes = self._candidacies = 0
             self._restart_timer()
         self._outbox.send(
             heartbeat.leader,
@@ -385,12 +385,13 @@ class RaftCore:
     def _restart_timer(self) -> None:
         self._election_due_us = self._now_us + self.settings.drawn_timeout_us(self._random)
 
+    def _restart_retry_timer(self, *, sixths: int) -> None:
+        """Retries use a short range (Howard 2014, thesis section 9.3): so many sixths of the usual one."""
+        self._election_due_us = self._now_us + self.settings.drawn_timeout_us(self._random) * sixths // 6
+
     def _restart_candidacy_timer(self) -> None:
-        """Retries use a short range (Howard 2014, thesis section 9.3): half of the usual one. From the second
-        candidacy in a row the usual one: then the disks of the voters may be that slow.
-        """
-        is_short = self._role is Role.PRE_CANDIDATE or self._candidacies <= 1
-        self._election_due_us = self._now_us + self.settings.drawn_timeout_us(self._random) // (2 if is_short else 1)
+        """Half; from the second candidacy in a row the whole: then the disks of the voters may be that slow."""
+        self._restart_retry_timer(sixths=3 if self._candidacies <= 1 else 6)
 
     # ------------------------------------------------------------------ roles
 
@@ -415,7 +416,10 @@ class RaftCore:
         self._active = False
         self._round += 1
         self._granted = {self.node_id: True}
-        self._restart_candidacy_timer()
+        # Asking costs nothing and the first try often comes while others still stick to the leader. More time for
+        # each later one, in case the network needs it.
+        self._pre_votes += 1
+        self._restart_retry_timer(sixths=min(self._pre_votes, 3))
         if is_majority(self.settings.members, self._granted):
             self._become_candidate()
             return
@@ -462,7 +466,7 @@ class RaftCore:
         assert self._vote == self.node_id, "a candidate voted for itself"
         self._role = Role.LEADER
         self._leader = self.node_id
-        self._candidacies = 0
+        self._pre_votes = self._candidacies = 0
         self._peers.start_term(round_sent=self._round, now_us=self._now_us)
         self._beat()
 
