@@ -1,1 +1,1 @@
-"""Command line: decides nothing; the berth command and the embedded set-up."""
+"""The command line: one module per group of commands, each imported only when one of its commands is run."""
