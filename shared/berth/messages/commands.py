@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from berth.ids import Attempt, Namespace, NodeId, RequestId, RequestKey, Sequence, Term
 from berth.messages.documents import CohortDocument, NodeDocument, QuotaDocument, ReservationDocument
-from berth.messages.events import Transaction
+from berth.messages.events import Transaction, Wake
 from berth.messages.reasons import Reason
 from berth.messages.requests import Document, Name, NamespaceName, NodeName, Request, RequestField, RequestName
 
@@ -110,13 +110,14 @@ class Verdict(StrEnum):
 
 
 class EvaluationOutcome(Wire):
-    """`reasons` and `evaluated_at` belong to unplaceable, `refusal` to refused; `sequence` to accepted."""
+    """`reasons`, `wake` and `evaluated_at` belong to unplaceable, `refusal` to refused; `sequence` to accepted."""
 
     namespace: Namespace
     request: RequestId
     attempt: Attempt
     verdict: Verdict
     reasons: tuple[Reason, ...] = ()
+    wake: tuple[Wake, ...] = ()
     evaluated_at: Sequence | None = None
     sequence: Sequence | None = None
     refusal: Refusal | None = None

@@ -48,6 +48,8 @@ class WakeOn(StrEnum):
 
     CAPACITY = "capacity"
     NODES = "nodes"
+    PLACEMENT = "placement"
+    """Something was placed: what wants to be near it, or evenly beside it, may come now."""
     QUOTA = "quota"
     RESERVATION = "reservation"
 

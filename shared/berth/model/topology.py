@@ -1,0 +1,275 @@
+"""What runs around a node: affinity, anti-affinity and spread over topology domains (R29–R37).
+
+A domain is all nodes with one value of a topology key; `node` as the key makes each node its own domain.
+Allocations are those that consume: placed, releasing, and what a scheduler assumes. They are counted once
+for a request (`surroundings`) and then asked node by node; a request that says nothing of its neighbours,
+where nothing keeps others away, counts nothing at all.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from berth.ids import Namespace
+from berth.messages.reasons import Reason, ReasonCode
+from berth.messages.requests import AffinityTerm, Mode, Request, SpreadTerm
+from berth.model.cluster import Allocation, Node
+from berth.model.ledger import State
+
+Eligible = Callable[[Node], bool]
+"""Whether a node's domain counts for spread: ready, and the required constraints and `any_of` hold (R36)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Neighbours:
+    """The allocations that one selector finds, counted by domain of `key`. `own`: it finds the request itself."""
+
+    key: str
+    namespaces: frozenset[Namespace]
+    labels: Mapping[str, str]
+    own: bool
+    found: dict[str, int] = field(default_factory=dict[str, int])
+
+    def selects(self, namespace: Namespace, labels: Mapping[str, str]) -> bool:
+        return namespace in self.namespaces and has_labels(labels, self.labels)
+
+    def count(self, domain: str | None, by: int) -> None:
+        if domain is not None:
+            self.found[domain] = self.found.get(domain, 0) + by
+
+    def on(self, node: Node) -> int:
+        """How many there are in the node's domain; 0 where it has none (R30)."""
+        domain = node.label(self.key)
+        return 0 if domain is None else self.found.get(domain, 0)
+
+
+@dataclass(slots=True, kw_only=True)
+class Spread:
+    """One required spread term: how many allocations each domain of an eligible node has (R34–R36)."""
+
+    term: SpreadTerm
+    neighbours: Neighbours
+    lowest: int = 0
+
+    def settle(self) -> None:
+        """Work out the global minimum again: 0 where there are fewer domains than `min_domains` (R35)."""
+        found = self.neighbours.found
+        self.lowest = 0 if len(found) < self.term.min_domains else min(found.values(), default=0)
+
+    def skew_on(self, node: Node) -> int:
+        """The skew if one more instance came to `node`."""
+        return self.neighbours.on(node) + (1 if self.neighbours.own else 0) - self.lowest
+
+
+@dataclass(slots=True, kw_only=True)
+class Surroundings:
+    """Everything about neighbours that a request asks for, and what keeps it away without its asking.
+
+    `joint`: allocations that match every required affinity term (R32). `repelled`: by topology key, the
+    domains from which the anti-affinity of what runs there keeps the request away (R31), with whose it is.
+    `near`: preferred terms with their weights, negative for anti-affinity; `even`: preferred spread.
+    """
+
+    affinity: list[Neighbours]
+    anti_affinity: list[Neighbours]
+    spread: list[Spread]
+    near: list[tuple[int, Neighbours]]
+    even: list[tuple[int, Neighbours]]
+    joint: int
+    joins: bool
+    repelled: dict[str, dict[str, str]]
+    eligible: Eligible
+
+    @property
+    def says_nothing(self) -> bool:
+        """No rule here refuses any node and no preference tells nodes apart."""
+        return not (self.restricts or self.near or self.even)
+
+    @property
+    def restricts(self) -> bool:
+        return bool(self.affinity or self.anti_affinity or self.spread or self.repelled)
+
+    def allows(self, node: Node) -> bool:
+        """Whether one more instance may come to `node`, as far as neighbours go; the keys are there."""
+        return (
+            (not self.affinity or self._is_near(node))
+            and not any(neighbours.on(node) for neighbours in self.anti_affinity)
+            and not (self.repelled and self._repelled_by(node))
+            and all(one.skew_on(node) <= one.term.max_skew for one in self.spread)
+        )
+
+    def reasons(self, node: Node) -> list[Reason]:
+        """Every neighbourly rule that keeps one more instance off `node`."""
+        found: list[Reason] = []
+        if self.affinity and not self._is_near(node):
+            missing = [one for one in self.affinity if not one.on(node)]
+            found += [_reason(ReasonCode.AFFINITY_NOT_MET, _spoken(one)) for one in missing if node.label(one.key)]
+        found += [
+            _reason(ReasonCode.ANTI_AFFINITY_CONFLICT, _spoken(one)) for one in self.anti_affinity if one.on(node)
+        ]
+        if owner := self._repelled_by(node):
+            found.append(_reason(ReasonCode.ANTI_AFFINITY_CONFLICT, f"of {owner}"))
+        found += [_skewed(one, node) for one in self.spread if one.skew_on(node) > one.term.max_skew]
+        return found
+
+    def count(self, node: Node, by: int) -> None:
+        """An instance of the request comes to `node` (1) or is taken back (-1)."""
+        for neighbours in self.everyone():
+            if neighbours.own:
+                neighbours.count(node.label(neighbours.key), by)
+        if self.spread and self.eligible(node):
+            for one in self.spread:
+                if one.neighbours.own:
+                    one.neighbours.count(node.label(one.neighbours.key), by)
+                    one.settle()
+        if self.joins:
+            self.joint += by
+
+    def preference(self, node: Node) -> int:
+        """Sum over the preferred terms of weight × allocations in the node's domain; anti-affinity subtracts."""
+        return sum(weight * neighbours.on(node) for weight, neighbours in self.near)
+
+    def crowd(self, node: Node) -> int | None:
+        """Sum over the preferred spread terms of weight × allocations in the domain; None: a key is missing."""
+        if any(node.label(neighbours.key) is None for _, neighbours in self.even):
+            return None
+        return sum(weight * neighbours.on(node) for weight, neighbours in self.even)
+
+    def _is_near(self, node: Node) -> bool:
+        """R29, or R32: the first of those that want to be together may be anywhere."""
+        if all(one.on(node) for one in self.affinity):
+            return True
+        return self.joins and not self.joint and all(node.label(one.key) is not None for one in self.affinity)
+
+    def _repelled_by(self, node: Node) -> str | None:
+        for key, domains in self.repelled.items():
+            domain = node.label(key)
+            if domain is not None and domain in domains:
+                return domains[domain]
+        return None
+
+    def everyone(self) -> Iterable[Neighbours]:
+        """Whom all terms but those of required spread ask about: these count on every node."""
+        yield from self.affinity
+        yield from self.anti_affinity
+        for _, neighbours in self.near:
+            yield neighbours
+        for _, neighbours in self.even:
+            yield neighbours
+
+
+def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether all of `wanted` is there; nothing wanted is always there (R6)."""
+    return all(labels.get(key) == value for key, value in wanted.items())
+
+
+def needs_surroundings(state: State, request: Request) -> bool:
+    """Whether neighbours matter at all: without this, nobody counts allocations."""
+    return bool(request.affinity or request.anti_affinity or request.spread or state.cluster.repelling)
+
+
+def surroundings(state: State, request: Request, eligible: Eligible) -> Surroundings:
+    """Count what the terms of `request` ask about, in one pass over the allocations of `state`."""
+    found = Surroundings(
+        affinity=[_neighbours(term, request) for term in request.affinity if term.mode is Mode.REQUIRED],
+        anti_affinity=[_neighbours(term, request) for term in request.anti_affinity if term.mode is Mode.REQUIRED],
+        spread=[
+            Spread(term=term, neighbours=_evenly(term, request))
+            for term in request.spread
+            if term.mode is Mode.REQUIRED
+        ],
+        near=[
+            (sign * term.weight, _neighbours(term, request))
+            for sign, terms in ((1, request.affinity), (-1, request.anti_affinity))
+            for term in terms
+            if term.mode is Mode.PREFERRED and term.weight
+        ],
+        even=[
+            (term.weight, _evenly(term, request))
+            for term in request.spread
+            if term.mode is Mode.PREFERRED and term.weight
+        ],
+        joint=0,
+        joins=False,
+        repelled=_repelled(state, request),
+        eligible=eligible,
+    )
+    found.joins = bool(found.affinity) and all(one.own for one in found.affinity)
+    if request.affinity or request.anti_affinity or request.spread:
+        _count_everybody(state, found)
+    return found
+
+
+def _neighbours(term: AffinityTerm, request: Request) -> Neighbours:
+    namespaces = frozenset(term.namespaces or (request.namespace,))
+    own = request.namespace in namespaces and has_labels(request.labels, term.match_labels)
+    return Neighbours(key=term.topology_key, namespaces=namespaces, labels=term.match_labels, own=own)
+
+
+def _evenly(term: SpreadTerm, request: Request) -> Neighbours:
+    """R37: only the request's namespace counts, and an empty selector counts nothing."""
+    namespaces = frozenset((request.namespace,)) if term.match_labels else frozenset[Namespace]()
+    own = bool(term.match_labels) and has_labels(request.labels, term.match_labels)
+    return Neighbours(key=term.topology_key, namespaces=namespaces, labels=term.match_labels, own=own)
+
+
+def _count_everybody(state: State, found: Surroundings) -> None:
+    simple = list(found.everyone())
+    for name, node in state.cluster.nodes.items():
+        present = state.cluster.on_node(name).values()
+        for neighbours in simple:
+            _count_on(node, present, neighbours)
+        if found.spread and found.eligible(node):
+            for one in found.spread:
+                one.neighbours.count(node.label(one.neighbours.key), 0)  # a domain, even if nobody is there
+                _count_on(node, present, one.neighbours)
+        if found.affinity and present:
+            found.joint += sum(
+                all(one.selects(allocation.namespace, allocation.labels) for one in found.affinity)
+                for allocation in present
+            )
+    for one in found.spread:
+        one.settle()
+
+
+def _count_on(node: Node, present: Iterable[Allocation], neighbours: Neighbours) -> None:
+    domain = node.label(neighbours.key)
+    if domain is None:
+        return
+    here = sum(neighbours.selects(allocation.namespace, allocation.labels) for allocation in present)
+    if here:
+        neighbours.count(domain, here)
+
+
+def _repelled(state: State, request: Request) -> dict[str, dict[str, str]]:
+    """R31: the required anti-affinity of what runs holds against whoever comes."""
+    found: dict[str, dict[str, str]] = {}
+    for allocation in state.cluster.repelling.values():
+        node = state.cluster.nodes.get(allocation.node)
+        for term in allocation.anti_affinity if node else ():
+            if term.mode is not Mode.REQUIRED or not has_labels(request.labels, term.match_labels):
+                continue
+            if request.namespace not in (term.namespaces or (allocation.namespace,)):
+                continue
+            domain = node.label(term.topology_key) if node else None
+            if domain is not None:
+                found.setdefault(term.topology_key, {})[domain] = f"{allocation.namespace}/{allocation.id}"
+    return found
+
+
+def _reason(code: ReasonCode, detail: str) -> Reason:
+    return Reason(code=code, nodes=1, detail=detail)
+
+
+def _skewed(one: Spread, node: Node) -> Reason:
+    return Reason(
+        code=ReasonCode.SPREAD_SKEW,
+        nodes=1,
+        needed=one.skew_on(node),
+        best_available=one.term.max_skew,
+        detail=f"{one.term.topology_key}={node.label(one.term.topology_key)}",
+    )
+
+
+def _spoken(neighbours: Neighbours) -> str:
+    labels = ",".join(f"{key}={value}" for key, value in sorted(neighbours.labels.items())) or "anything"
+    return f"{labels} in {neighbours.key}"
