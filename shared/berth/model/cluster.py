@@ -9,8 +9,8 @@ from berth.ids import AllocationId, AllocationKey, Namespace, NodeId, RequestId,
 from berth.messages.documents import NodeState
 from berth.messages.events import How
 from berth.messages.reasons import ReasonCode
-from berth.messages.requests import AffinityTerm, Taint
-from berth.model.tables import DigestedTable, Journal, Table
+from berth.messages.requests import AffinityTerm, Mode, Taint
+from berth.model.tables import CountedTable, DigestedTable, Journal, Table
 from berth.resources import CPU, DISK, INSTANCES, NOTHING, RAM, Resources
 
 
@@ -106,6 +106,11 @@ class Allocation:
         """It consumes: placed, or releasing and not stopped yet (R45)."""
         return self.state is AllocationState.PLACED or self.state is AllocationState.RELEASING
 
+    @property
+    def repels(self) -> bool:
+        """Its anti-affinity keeps others away (R31); what is only preferred does not."""
+        return any(term.mode is Mode.REQUIRED for term in self.anti_affinity)
+
     def moved(self, to: AllocationState, **changes: Any) -> "Allocation":
         assert to in LIFECYCLE[self.state], f"I7: {self.state.name} never becomes {to.name} ({self.id})"
         return replace(self, state=to, **changes)
@@ -142,7 +147,8 @@ def _describe_allocation(allocation: Allocation) -> Any:
 class Cluster:
     """Nodes, allocations, and what follows from them for each node.
 
-    `used` and `on_node` cover live allocations, and those that a scheduler assumes (`occupy`).
+    `used` and `on_node` cover live allocations, and those that a scheduler assumes (`occupy`); `repelling`
+    those of them that require others to stay away (R31), so that nobody looks for them among all.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -150,18 +156,19 @@ class Cluster:
         self.allocations: DigestedTable[AllocationKey, Allocation] = DigestedTable(journal, _describe_allocation)
         self.used: Table[NodeId, Resources] = Table(journal)
         self.lost: Table[NodeId, None] = Table(journal)
-        self._on_node: dict[NodeId, Table[AllocationKey, Allocation]] = {}
+        self.repelling: Table[AllocationKey, Allocation] = Table(journal)
+        self._on_node: dict[NodeId, CountedTable[AllocationKey, Allocation]] = {}
         self._journal = journal
 
     @property
     def digest(self) -> int:
         return (self.nodes.digest + self.allocations.digest) % 2**64
 
-    def on_node(self, node: NodeId) -> Table[AllocationKey, Allocation]:
+    def on_node(self, node: NodeId) -> CountedTable[AllocationKey, Allocation]:
         """What consumes on `node`, assumed allocations included."""
         table = self._on_node.get(node)
         if table is None:
-            table = self._on_node[node] = Table(self._journal)
+            table = self._on_node[node] = CountedTable(self._journal)
         return table
 
     def used_on(self, node: NodeId) -> Resources:
@@ -172,12 +179,16 @@ class Cluster:
         node = allocation.node
         self.used.put(node, self.used.get(node, NOTHING) + allocation.charge)
         self.on_node(node).put(allocation.key, allocation)
+        if allocation.repels:
+            self.repelling.put(allocation.key, allocation)
 
     def vacate(self, allocation: Allocation) -> None:
         """It consumes no longer; exactly its charge comes back."""
         node = allocation.node
         self.used.put(node, self.used[node] - allocation.charge)
         self.on_node(node).drop(allocation.key)
+        if allocation.repels:
+            self.repelling.drop(allocation.key)
 
     def add(self, allocation: Allocation) -> None:
         assert allocation.key not in self.allocations, f"I8: {allocation.id} is placed twice"

@@ -355,6 +355,7 @@ def _request_queued(state: State, event: Event, data: RequestQueued, _at: int, _
 
 def _request_placed(state: State, event: Event, data: RequestPlaced, at: int, sequence: Sequence) -> None:
     request = _request_of(state, event)
+    state.touch(WakeOn.PLACEMENT, "", sequence)
     for placed in data.allocations:
         allocation = new_allocation(request, placed, at=at, sequence=sequence)
         state.cluster.add(allocation)
@@ -409,7 +410,7 @@ def _allocations_releasing(
         )
 
 
-def _allocations_ended(state: State, event: Event, data: AllocationsEnded, _at: int, sequence: Sequence) -> None:
+def _allocations_ended(state: State, event: Event, data: AllocationsEnded, at: int, sequence: Sequence) -> None:
     assert event.namespace is not None
     request = _request_of(state, event)
     for name in data.ids:
@@ -418,7 +419,7 @@ def _allocations_ended(state: State, event: Event, data: AllocationsEnded, _at: 
         state.cluster.change(
             before.moved(STATE_AFTER[data.how], how=data.how, reason=data.reason, until=None, sequence=sequence)
         )
-        _uncharge(state, before)
+        _uncharge(state, before, at)
     gone = set(data.ids)
     state.queue.put(replace(request, live=tuple(name for name in request.live if name not in gone)))
     state.touch(WakeOn.CAPACITY, "", sequence)
@@ -466,25 +467,25 @@ def _reservation_held(state: State, _event: Event, data: ReservationHeld, _at: i
 
 
 def _reservation_activated(
-    state: State, _event: Event, data: ReservationActivated, _at: int, sequence: Sequence
+    state: State, _event: Event, data: ReservationActivated, at: int, sequence: Sequence
 ) -> None:
     reservation = state.reservations.reservations[data.reservation]
     assert reservation.state is ReservationState.HELD, f"I11: {reservation.id} is {reservation.state}, not held"
     reservation = replace(reservation, state=ReservationState.ACTIVE, changed=sequence)
     state.reservations.put(reservation)
+    state.reservations.idle_since.put(reservation.id, at)
     state.quotas.charge(reservation.namespace, state.reservations.charged(reservation))
     _reservation_touched(state, reservation, sequence)
 
 
 def _reservation_ended(state: State, _event: Event, data: ReservationEnded, _at: int, sequence: Sequence) -> None:
     reservation = state.reservations.reservations[data.reservation]
-    if reservation.state is ReservationState.ACTIVE:
+    was_active = reservation.state is ReservationState.ACTIVE
+    if was_active:
         state.quotas.release(reservation.namespace, state.reservations.charged(reservation))
-        for node, _ in reservation.holds:
-            if (reservation.id, node) in state.reservations.drawn:
-                state.reservations.drawn.drop((reservation.id, node))
+        state.reservations.forget_use(reservation)
     state.reservations.put(ended(reservation, data.status, sequence))
-    for node, _ in reservation.holds:
+    for node, _ in reservation.holds if was_active else ():
         for allocation in state.cluster.on_node(node).values():
             if allocation.reservation == reservation.id and allocation.key in state.cluster.allocations:
                 state.quotas.charge(allocation.namespace, allocation.charge)
@@ -510,19 +511,21 @@ def _charge(state: State, allocation: Allocation) -> None:
     if reservation is None:
         state.quotas.charge(allocation.namespace, allocation.charge)
         return
-    before = state.reservations.charged(reservation)
+    before = state.reservations.charged_on(reservation, allocation.node)
     state.reservations.draw(reservation.id, allocation.node, allocation.charge)
-    state.quotas.charge(reservation.namespace, state.reservations.charged(reservation) - before)
+    after = state.reservations.charged_on(reservation, allocation.node)
+    state.quotas.charge(reservation.namespace, after - before)
 
 
-def _uncharge(state: State, allocation: Allocation) -> None:
+def _uncharge(state: State, allocation: Allocation, at: int) -> None:
     reservation = draws_on(state, allocation)
     if reservation is None:
         state.quotas.release(allocation.namespace, allocation.charge)
         return
-    before = state.reservations.charged(reservation)
-    state.reservations.give_back(reservation.id, allocation.node, allocation.charge)
-    state.quotas.release(reservation.namespace, before - state.reservations.charged(reservation))
+    before = state.reservations.charged_on(reservation, allocation.node)
+    state.reservations.give_back(reservation.id, allocation.node, allocation.charge, at=at)
+    after = state.reservations.charged_on(reservation, allocation.node)
+    state.quotas.release(reservation.namespace, before - after)
 
 
 def recount_usage(state: State) -> dict[Namespace, Any]:

@@ -1,12 +1,13 @@
 """Reservations: capacity booked for a window, on named nodes once it is held."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from berth.ids import Namespace, NodeId, ReservationId, Sequence
 from berth.messages.events import ReservationBody, ReservationStatus
-from berth.model.tables import DigestedTable, Journal, Table
+from berth.model.tables import CountedTable, DigestedTable, Journal, Table
 from berth.resources import NOTHING, ONE_INSTANCE, Resources
 
 
@@ -67,27 +68,68 @@ def _describe(reservation: Reservation) -> Any:
 DrawnKey = tuple[ReservationId, NodeId]
 
 
-class Reservations:
-    """`drawn`: charges of live allocations that draw on a reservation, per node.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is taken on a node at one moment.
 
-    `on_node`: which reservations hold something on a node, active or in a future window.
+    `held`: by every reservation that is open then, drawn or not. `committed`: by allocations that run beyond
+    that moment and draw on none of those. `drawn`: what each of those has drawn then, where it is anything.
+    """
+
+    held: Resources
+    committed: Resources
+    drawn: Mapping[ReservationId, Resources]
+
+    @property
+    def total(self) -> Resources:
+        return self.held + self.committed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A future [start, end) on a node (milliseconds UTC), and the load at its start, itself included."""
+
+    start: int
+    end: int
+    reservation: ReservationId
+    load: Load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalendarPage:
+    """The windows of one node, and the versions of what they were derived from."""
+
+    allocations: int
+    holders: int
+    windows: tuple[Window, ...]
+
+
+class Reservations:
+    """`drawn`: charges of live allocations that draw on a reservation, per node; `drawers`: how many those are.
+
+    `idle_since`: when an active reservation was last drawn on, or became active; absent while it is in use.
+    `pages`: derived, not state; `berth.model.windows` keeps it and trusts it only while the versions agree.
     """
 
     def __init__(self, journal: Journal) -> None:
         self.reservations: DigestedTable[ReservationId, Reservation] = DigestedTable(journal, _describe)
         self.drawn: Table[DrawnKey, Resources] = Table(journal)
+        self.drawers: Table[ReservationId, int] = Table(journal)
+        self.idle_since: Table[ReservationId, int] = Table(journal)
         self.open: Table[ReservationId, None] = Table(journal)
-        self._on_node: dict[NodeId, Table[ReservationId, None]] = {}
+        self.pages: dict[NodeId, CalendarPage] = {}
+        self._on_node: dict[NodeId, CountedTable[ReservationId, int]] = {}
         self._journal = journal
 
     @property
     def digest(self) -> int:
         return self.reservations.digest
 
-    def on_node(self, node: NodeId) -> Table[ReservationId, None]:
+    def on_node(self, node: NodeId) -> CountedTable[ReservationId, int]:
+        """Which reservations hold how many units on a node, active or in a future window."""
         table = self._on_node.get(node)
         if table is None:
-            table = self._on_node[node] = Table(self._journal)
+            table = self._on_node[node] = CountedTable(self._journal)
         return table
 
     def put(self, reservation: Reservation) -> None:
@@ -99,19 +141,47 @@ class Reservations:
         self.reservations.put(reservation.id, reservation)
         if not reservation.is_over:
             self.open.put(reservation.id, None)
-            for node, _ in reservation.holds:
-                self.on_node(node).put(reservation.id, None)
+            for node, count in reservation.holds:
+                self.on_node(node).put(reservation.id, count)
         elif reservation.id in self.open:
             self.open.drop(reservation.id)
+
+    def held_on(self, reservation: Reservation, node: NodeId) -> Resources:
+        """What an open reservation holds on `node`, drawn or not."""
+        return reservation.unit.times(self.on_node(node).get(reservation.id, 0))
 
     def drawn_on(self, reservation: ReservationId, node: NodeId) -> Resources:
         return self.drawn.get((reservation, node), NOTHING)
 
     def draw(self, reservation: ReservationId, node: NodeId, charge: Resources) -> None:
         self.drawn.put((reservation, node), self.drawn_on(reservation, node) + charge)
+        self.drawers.put(reservation, self.drawers.get(reservation, 0) + 1)
+        if reservation in self.idle_since:
+            self.idle_since.drop(reservation)
 
-    def give_back(self, reservation: ReservationId, node: NodeId, charge: Resources) -> None:
+    def give_back(self, reservation: ReservationId, node: NodeId, charge: Resources, *, at: int) -> None:
+        """An allocation that drew is gone at `at` (milliseconds UTC)."""
         self.drawn.put((reservation, node), self.drawn_on(reservation, node) - charge)
+        left = self.drawers[reservation] - 1
+        self.drawers.put(reservation, left)
+        if not left:
+            self.idle_since.put(reservation, at)
+
+    def forget_use(self, reservation: Reservation) -> None:
+        """It is over: what still runs draws on it no longer."""
+        for node, _ in reservation.holds:
+            if (reservation.id, node) in self.drawn:
+                self.drawn.drop((reservation.id, node))
+        for table in (self.drawers, self.idle_since):
+            if reservation.id in table:
+                table.drop(reservation.id)
+
+    def drawn_in_all(self, reservation: Reservation) -> Resources:
+        """What live allocations draw on it, all nodes together."""
+        total = NOTHING
+        for node, _ in reservation.holds:
+            total += self.drawn_on(reservation.id, node)
+        return total
 
     def undrawn_on(self, node: NodeId) -> Resources:
         """What active reservations still hold on `node` beyond what is drawn: taken, though nobody runs there."""
@@ -119,15 +189,19 @@ class Reservations:
         for name in self._on_node.get(node, ()):
             reservation = self.reservations[name]
             if reservation.state is ReservationState.ACTIVE:
-                total += reservation.held_on(node).beyond(self.drawn_on(name, node))
+                total += self.held_on(reservation, node).beyond(self.drawn_on(name, node))
         return total
 
+    def charged_on(self, reservation: Reservation, node: NodeId) -> Resources:
+        """What an active reservation charges its namespace on `node`: held, or drawn where that is more (R93)."""
+        held, drawn = self.held_on(reservation, node), self.drawn_on(reservation.id, node)
+        return drawn + held.beyond(drawn)
+
     def charged(self, reservation: Reservation) -> Resources:
-        """What an active reservation charges its namespace: what is held, or drawn where that is more (R93)."""
+        """The same, on all nodes together."""
         total = NOTHING
         for node, _ in reservation.holds:
-            held, drawn = reservation.held_on(node), self.drawn_on(reservation.id, node)
-            total += drawn + held.beyond(drawn)
+            total += self.charged_on(reservation, node)
         return total
 
 

@@ -71,17 +71,26 @@ class Journal:
 class Table(dict[K, V], Generic[K, V]):
     """Rows by key. Change them only with `put` and `drop`; rows themselves are immutable."""
 
-    __slots__ = ("journal",)
+    __slots__ = ("_readers", "journal")
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
         self.journal = journal
+        self._readers: tuple[dict[K, None], ...] = ()
+
+    def changes(self) -> dict[K, None]:
+        """The keys that change from now on, undone changes too, for one reader who empties it at will."""
+        found: dict[K, None] = {}
+        self._readers = (*self._readers, found)
+        return found
 
     def put(self, key: K, value: V) -> None:
         journal = self.journal
         if journal.recording:
             journal.entries.append((self, key, self.get(key, _ABSENT)))
         self[key] = value
+        for changed in self._readers:
+            changed[key] = None
 
     def drop(self, key: K) -> None:
         """Remove the row; it must be there."""
@@ -89,6 +98,26 @@ class Table(dict[K, V], Generic[K, V]):
         if journal.recording:
             journal.entries.append((self, key, self[key]))
         del self[key]
+        for changed in self._readers:
+            changed[key] = None
+
+
+class CountedTable(Table[K, V]):
+    """A table that counts its changes, undone ones too: what was derived from it holds while `version` stays."""
+
+    __slots__ = ("version",)
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(journal)
+        self.version = 0
+
+    def put(self, key: K, value: V) -> None:
+        self.version += 1
+        super().put(key, value)
+
+    def drop(self, key: K) -> None:
+        self.version += 1
+        super().drop(key)
 
 
 class DigestedTable(Table[K, V]):
