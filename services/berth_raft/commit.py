@@ -65,7 +65,8 @@ class Flush:
     tip: Tip | None
     answers: tuple[Answer, ...]
     transactions: int
-    traceparents: tuple[str, ...]
+    traced: tuple[tuple[str, str], ...]
+    """(traceparent, namespace/request) of each accepted transaction that carries one."""
 
 
 class Committer:
@@ -124,7 +125,7 @@ class Committer:
         if batch.accepted == 0:
             self.state.journal.undo(self._mark)
             return Flush(
-                payload=b"", expected=stream_sequence, tip=None, answers=answers, transactions=0, traceparents=()
+                payload=b"", expected=stream_sequence, tip=None, answers=answers, transactions=0, traced=()
             )
         head = RecordHead(
             ledger_id=tip.ledger_id,
@@ -151,7 +152,7 @@ class Committer:
                 outcome = self._outcome(transaction, at, sequence)
                 waiting.outcomes.append(outcome)
                 if outcome is None:
-                    batch.accept(transaction, waiting.traceparent)
+                    batch.accept(transaction)
             self._waiting.popleft()
             answers.append(
                 self._answer(waiting.proposal, waiting.reply_to, waiting.traceparent, waiting.outcomes, sequence)
@@ -232,7 +233,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.lines: list[tuple[bytes, ...]] = []
-        self.traceparents: list[str] = []
+        self.traced: list[tuple[str, str]] = []
         self.accepted = 0
         self._bytes = HEAD_BYTES
         self._events = 0
@@ -251,15 +252,13 @@ class _Batch:
         self._bytes += sum(len(line) + 16 for line in lines)
         self._events += len(lines)
 
-    def accept(self, transaction: OfferedTransaction, traceparent: str | None) -> None:
+    def accept(self, transaction: OfferedTransaction) -> None:
         self.add(transaction.lines)
         self.accepted += 1
         for event in transaction.events:
             if event.traceparent is not None:
-                self.traceparents.append(event.traceparent)
+                self.traced.append((event.traceparent, f"{event.namespace}/{event.request}"))
                 return
-        if traceparent is not None:
-            self.traceparents.append(traceparent)
 
 
 def _flush(head: RecordHead, batch: _Batch, answers: tuple[Answer, ...], expected: Sequence) -> Flush:
@@ -270,7 +269,7 @@ def _flush(head: RecordHead, batch: _Batch, answers: tuple[Answer, ...], expecte
         tip=_tip(head, found),
         answers=answers,
         transactions=batch.accepted,
-        traceparents=tuple(batch.traceparents),
+        traced=tuple(batch.traced),
     )
 
 

@@ -1,0 +1,72 @@
+"""`berth explain` and `berth trace`: why a request stands where it stands, and what happened to it."""
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from berth.client import Cluster
+from berth.errors import NotFound
+from berth.messages.decisions import Decision
+from berth_cli.connection import on
+from berth_cli.context import Target, on_cluster
+from berth_cli.output import print_json, print_lines
+from berth_cli.planning import node_lines
+from berth_cli.requests import decision_lines, full_id
+
+app = typer.Typer()
+
+TRACE_WITHIN_S = 3.0
+"""Spans leave the services a little after the work; a trace asked for at once is waited for."""
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="namespace/id, or id.")]
+
+
+@app.command("explain")
+@on_cluster
+def explain(target: Target, name: Id) -> None:
+    """Why the request is where it is, and why not on every other node."""
+
+    async def act(cluster: Cluster) -> dict[str, Any]:
+        namespace, request = await full_id(cluster, name)
+        return (await cluster.query("explain", namespace=namespace, ids=(request,)))[0]
+
+    answer = on(target, act)
+    if target.as_json:
+        print_json(answer)
+        return
+    print_lines(*decision_lines(Decision.model_validate(answer)))
+    if answer.get("nodes"):
+        print_lines(*(f"  {line}" for line in node_lines(answer["nodes"])))
+    if answer.get("change"):
+        print_lines(f"Next: {answer['change']}")
+
+
+@app.command("trace")
+@on_cluster
+def trace(target: Target, name: Id) -> None:
+    """The request's way through all services, as one trace."""
+
+    async def act(cluster: Cluster) -> list[dict[str, Any]]:
+        namespace, request = await full_id(cluster, name)
+        waited = 0.0
+        spans: list[dict[str, Any]] = []
+        while waited < TRACE_WITHIN_S:
+            spans = await cluster.query("trace", namespace=namespace, ids=(request,))
+            if spans and any(span["name"].startswith("append") for span in spans):
+                break
+            await asyncio.sleep(0.25)
+            waited += 0.25
+        if not spans:
+            raise NotFound(
+                f"no trace of {namespace}/{request}", hint="it was not sampled, or is older than what the console keeps"
+            )
+        return spans
+
+    spans = on(target, act)
+    if target.as_json:
+        print_json(spans)
+        return
+    from berth_console.waterfall import render_text
+
+    print_lines(*render_text(spans))

@@ -1,0 +1,76 @@
+"""`berth plan`: what would be decided, by the services themselves, offline or on the running cluster's state."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from berth.errors import InvalidSetting
+from berth.messages.decisions import Decision
+from berth.messages.documents import CLUSTER
+from berth.messages.events import RequestStatus
+from berth_cli.connection import on
+from berth_cli.context import Target, on_cluster
+from berth_cli.documents import read_as, read_requests
+from berth_cli.output import print_json, print_lines, table
+from berth_cli.requests import NOT_PLACED, decision_lines
+
+app = typer.Typer()
+
+
+@app.command("plan")
+@on_cluster
+def plan(
+    target: Target,
+    requests: Annotated[str, typer.Option("--requests", help="YAML or JSON: one request or a list; - is stdin.")],
+    cluster: Annotated[str | None, typer.Option("--cluster", help="The cluster document to plan on, offline.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Plan on the running cluster's state.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="With every node's reasons and score.")] = False,
+    seed: Annotated[str, typer.Option("--seed", help="Varies the strategy random.")] = "",
+) -> None:
+    """Decide requests in document order on a copy of a cluster; nothing is submitted."""
+    wanted = read_requests(requests)
+    if live == (cluster is not None):
+        raise InvalidSetting("plan on what?", hint="give either --cluster FILE or --live")
+    if cluster is not None:
+        from berth_cell.plan import plan_document  # the services themselves: only this command needs them
+
+        document = read_as(CLUSTER, cluster, root="cluster")
+        result = plan_document(document, wanted, at_ms=time.time_ns() // 1_000_000, explain=explain, salt=seed)
+        answer = result.as_mapping()
+    else:
+        asked = {"requests": [request.document() for request in wanted], "explain": explain, "seed": seed}
+        answer = on(target, lambda running: running.query("plan", document=asked, seconds=30.0))[0]
+    _show(target, answer)
+    if any(decision["status"] != RequestStatus.PLACED for decision in answer["decisions"]):
+        raise typer.Exit(NOT_PLACED)
+
+
+def _show(target: Target, answer: dict[str, Any]) -> None:
+    if target.as_json:
+        print_json(answer)
+        return
+    for decision in answer["decisions"]:
+        print_lines(*decision_lines(Decision.model_validate(decision)))
+        if decision.get("nodes"):
+            print_lines(*(f"  {line}" for line in node_lines(decision["nodes"])))
+    used = ", ".join(f"{name} {100 * part:.1f} %" for name, part in answer["utilization"].items())
+    print_lines(f"utilization afterwards: {used}")
+
+
+def node_lines(nodes: list[dict[str, Any]]) -> list[str]:
+    """Every node with its score, or why not."""
+    rows = [
+        (
+            verdict["node"],
+            verdict["score"] if verdict["feasible"] else None,
+            verdict["preferred"],
+            "; ".join(
+                str(reason["code"]) + (f" ({reason['detail']})" if reason.get("detail") else "")
+                for reason in verdict["reasons"]
+            )
+            or None,
+        )
+        for verdict in nodes
+    ]
+    return table(("node", "score", "preferred", "why not"), rows)

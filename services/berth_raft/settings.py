@@ -1,0 +1,22 @@
+"""What an operator may change about a raft node. Raft's own numbers are the field's four."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from berth.messages.requests import Name
+from berth.runtime.settings import ServiceSettings
+
+
+class RaftNodeSettings(ServiceSettings):
+    """`data_dir` holds the hard state; without it a node could forget its vote, so it is required."""
+
+    service: ClassVar[str] = "raft"
+
+    members: tuple[Name, ...] = ("raft-1", "raft-2", "raft-3")
+    """The voters, the same list on every node."""
+    election_timeout_min_ms: Annotated[int, Field(ge=10)] = 150
+    election_timeout_max_ms: Annotated[int, Field(ge=20)] = 300
+    heartbeat_ms: Annotated[int, Field(ge=5)] = 50
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    """Of the LEDGER stream; checked at every start."""
