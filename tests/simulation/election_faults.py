@@ -37,7 +37,7 @@ def drawn_faults(random: Random) -> Faults:
         lost=maybe(0.3),
         twice=maybe(0.3),
         delay_us=(200, random.choice([2_000, 10_000, 60_000])),
-        late=maybe(0.05),
+        late=maybe(0.15),
         late_us=random.choice([150_000, 1_000_000]),
         sync_us=(500, random.choice([4_000, 40_000, 250_000])),
         syncs_that_fail=maybe(0.3),
