@@ -79,6 +79,12 @@ class TraceSummary:
     errors: int
     complete: bool
 
+    def is_about(self, namespace: str) -> bool:
+        """Whether it may be shown in `namespace`; `_` sees all."""
+        return namespace in ("_", *self.namespaces) or any(
+            request.partition("/")[0] == namespace for request in self.requests
+        )
+
     def as_mapping(self) -> dict[str, object]:
         return {
             "trace_id": self.trace_id,

@@ -1,13 +1,15 @@
 """What the console itself counts, and the cluster's gauges computed from the folded state."""
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 
-from berth_console.metrics import Family, Labels, Sample
+from berth.runtime.telemetry import GAUGES
+from berth_console.metrics import Family, Labels, Sample, prometheus_name
 from berth_console.receiver import Receiver
-from berth_console.web.read_models import Overview
+from berth_console.web.read_models import ReadModels
 
 
-def own_families(receiver: Receiver, overview: Overview) -> Iterator[tuple[Family, list[Sample]]]:
+def own_families(receiver: Receiver, models: ReadModels) -> Iterator[tuple[Family, list[Sample]]]:
     """Counters of the receiver, gauges of the store, gauges of the cluster."""
     traces, exports = receiver.traces, receiver.counters
     yield _counter("berth_console_exports", "OTLP requests by outcome.", "outcome", _outcomes(receiver))
@@ -32,12 +34,14 @@ def own_families(receiver: Receiver, overview: Overview) -> Iterator[tuple[Famil
     yield _gauge("berth_console_traces_held", "Traces in the store.", "", {"": len(traces)})
     yield _gauge("berth_console_spans_held", "Spans in the store.", "", {"": traces.spans})
     yield _gauge("berth_console_trace_store_bytes", "Bytes in the trace store.", "", {"": traces.bytes})
-    yield _gauge("berth_ledger_sequence", "Last folded record.", "", {"": overview.sequence})
-    yield _gauge("berth_raft_term", "Term of the last folded record.", "", {"": overview.term})
+    overview = models.overview()
     yield _gauge("berth_nodes", "Nodes by state.", "state", overview.nodes)
-    yield _gauge("berth_requests", "Requests by status.", "status", overview.requests)
     yield _gauge("berth_allocations", "Allocations by state.", "state", overview.allocations)
     yield _gauge("berth_reservations", "Reservations by state.", "state", overview.reservations)
+    for name, group in groupby(models.gauges(), key=lambda gauge: gauge.name):
+        unit, about = GAUGES[name]
+        family = Family(name=prometheus_name(name, unit, "gauge"), kind="gauge", help=about)
+        yield family, [Sample(labels=gauge.labels, value=gauge.value) for gauge in group]
 
 
 def _outcomes(receiver: Receiver) -> dict[str, int]:

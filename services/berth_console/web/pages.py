@@ -50,6 +50,7 @@ class Pages:
             Route("/api/traces/{trace_id}", self.api_trace),
             Route("/metrics", self.metrics),
             Route("/healthz", self.healthz),
+            Route("/livez", self.healthz),
             Route("/readyz", self.readyz),
         ]
 
@@ -128,7 +129,7 @@ class Pages:
 
     async def metrics(self, request: Request) -> Response:
         del request
-        own = list(own_families(self._receiver, self._models.overview()))
+        own = list(own_families(self._receiver, self._models))
         taken = {family.name for family, _ in own}  # a name stands once on the page: what the console says itself
         received = self._receiver.metrics.families(self._receiver.monotonic_ms())
         families = [*own, *((family, samples) for family, samples in received if family.name not in taken)]

@@ -1,7 +1,8 @@
-"""What the pages want to know of the cluster; the console service offers it."""
+"""What the pages want to know of the cluster; `berth_console.cluster_view` offers it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from berth.ids import Sequence, Term
 
@@ -21,11 +22,23 @@ class Overview:
     reservations: dict[str, int] = field(default_factory=dict[str, int])
 
 
+class Gauge(NamedTuple):
+    """One value now; `name` as OpenTelemetry writes it."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: int
+
+
 class ReadModels(Protocol):
     """Belongs to the event loop that serves the pages; nothing here waits."""
 
     def overview(self) -> Overview:
         """As of the last folded record."""
+        ...
+
+    def gauges(self) -> Iterator[Gauge]:
+        """As of the last folded record; those of one name one after the other."""
         ...
 
     def why_not_ready(self) -> str | None:

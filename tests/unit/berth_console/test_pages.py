@@ -225,9 +225,9 @@ def test_metrics_are_computed_from_state(console: RunningConsole) -> None:
         "berth_console_spans_held 4",
         'berth_console_spans_total{outcome="taken"} 4',
         'berth_nodes{state="ready"} 3',
-        'berth_requests{status="queued"} 2',
-        "berth_ledger_sequence 1234",
-        "berth_raft_term 7",
+        'berth_requests{namespace="team-a",status="queued"} 2',
+        'berth_node_used{dimension="ram_mb",node="n1"} 512',
+        "# HELP berth_node_used Used part of a node's capacity, by dimension.",
     ):
         assert line in lines
 

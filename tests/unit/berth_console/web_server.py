@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -17,7 +17,7 @@ from berth_console.metrics import MetricStore
 from berth_console.receiver import ExportCounters, Receiver
 from berth_console.traces import TraceLimits, TraceStore
 from berth_console.web.application import console_application
-from berth_console.web.read_models import Overview
+from berth_console.web.read_models import Gauge, Overview
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +37,11 @@ class DescribedCluster:
             nodes=self.nodes,
             requests={"placed": 5, "queued": 2},
         )
+
+    def gauges(self) -> Iterator[Gauge]:
+        yield Gauge("berth.requests", (("namespace", "team-a"), ("status", "queued")), 2)
+        yield Gauge("berth.requests", (("namespace", "team-b"), ("status", "placed")), 5)
+        yield Gauge("berth.node.used", (("dimension", "ram_mb"), ("node", "n1")), 512)
 
     def why_not_ready(self) -> str | None:
         return self.not_ready

@@ -1,0 +1,63 @@
+"""The cluster in numbers, computed from the folded state: for the overview page and for Prometheus."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from berth.ids import Sequence, Term
+from berth.model.ledger import State
+from berth.resources import Resources
+from berth_console.web.read_models import Gauge, Overview
+
+
+class ClusterView:
+    """Offers the pages what they want to know. `why_not_ready` is the runner's to say."""
+
+    def __init__(self, state: State, why_not_ready: Callable[[], str | None]) -> None:
+        self.why_not_ready = why_not_ready
+        self._state = state
+        self._overview: Overview | None = None
+
+    def overview(self) -> Overview:
+        """As of the last folded record; counted once a record, however often it is asked for."""
+        if self._overview is None or self._overview.sequence != self._state.sequence:
+            self._overview = overview(self._state)
+        return self._overview
+
+    def gauges(self) -> Iterator[Gauge]:
+        return gauges(self._state)
+
+
+def overview(state: State) -> Overview:
+    tip = state.tip
+    return Overview(
+        ledger_id=state.ledger_id,
+        leader=tip.leader if tip else "",
+        term=tip.term if tip else Term(0),
+        sequence=tip.sequence if tip else Sequence(0),
+        at=state.at,
+        nodes=_counted(node.state.value for node in state.cluster.nodes.values()),
+        requests=_counted(known.status.value for known in state.queue.requests.values()),
+        allocations=_counted(one.state.value for one in state.cluster.allocations.values()),
+        reservations=_counted(one.state.value for one in state.reservations.reservations.values()),
+    )
+
+
+def gauges(state: State) -> Iterator[Gauge]:
+    """The gauges of `berth.runtime.telemetry.GAUGES` that describe the cluster and not a process."""
+    counted = Counter((known.request.namespace, known.status.value) for known in state.queue.requests.values())
+    for (namespace, status), count in sorted(counted.items()):
+        yield Gauge("berth.requests", (("namespace", namespace), ("status", status)), count)
+    for name, node in sorted(state.cluster.nodes.items()):
+        yield from _by_dimension("berth.node.capacity", "node", name, node.capacity)
+        yield from _by_dimension("berth.node.used", "node", name, state.cluster.used_on(name))
+    for namespace in sorted(state.quotas.used):
+        yield from _by_dimension("berth.quota.used", "namespace", namespace, state.quotas.used_by(namespace))
+
+
+def _by_dimension(name: str, label: str, whose: str, amounts: Resources) -> Iterator[Gauge]:
+    for dimension, amount in amounts.dimensions():
+        yield Gauge(name, (("dimension", dimension), (label, whose)), amount)
+
+
+def _counted(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))

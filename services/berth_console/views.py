@@ -1,0 +1,210 @@
+"""Read models: rows of the folded state in the JSON shapes of DESIGN section 5, "Other shapes".
+
+Pure: state in, rows out, each with the cursor by which a page can go on behind it. Amounts are whole
+numbers by dimension, as in events; times are RFC 3339. Rows come in the order of their names.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from berth.ids import Namespace, RequestId, RequestKey
+from berth.messages.documents import time_text
+from berth.model import entitlement
+from berth.model.answers import decision_of, trace_id_of
+from berth.model.cluster import Allocation, Node
+from berth.model.ledger import State
+from berth.model.queue import RequestState
+from berth.model.reservation import Reservation
+from berth.resources import BUILT_IN, Resources
+from berth.subjects import CLUSTER
+from berth_console.paging import Row
+
+Rows = Iterator[tuple[str, Row]]
+Name = TypeVar("Name", bound=str)
+Key = TypeVar("Key", bound=tuple[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which rows are wanted. `namespace` `_`: of all. `ids` empty: all; each bare or `namespace/id`.
+
+    `everything`: those that are over too. `after`: only rows behind this cursor.
+    """
+
+    namespace: str = CLUSTER
+    ids: frozenset[str] = frozenset()
+    everything: bool = False
+    after: str | None = None
+
+    def names(self, namespace: str, id: str) -> bool:
+        """Whether the row of `id` in `namespace` is wanted, as far as its name says."""
+        return (self.namespace in (CLUSTER, namespace)) and (
+            not self.ids or id in self.ids or f"{namespace}/{id}" in self.ids
+        )
+
+
+def requests(state: State, wanted: Selection) -> Rows:
+    """`berth requests`: every request that is known, settled ones included until they are forgotten."""
+    selected = _selected(state.queue.requests, wanted)
+    positions = queue_positions(state) if any(key in state.queue.waiting for key in selected) else {}
+    for key in selected:
+        yield _cursor(key), request_row(state.queue.requests[key], positions.get(key))
+
+
+def decisions(state: State, wanted: Selection) -> Rows:
+    """The decision object of each request, as the decision message carries it."""
+    for key in _selected(state.queue.requests, wanted):
+        decision = decision_of(state, key)
+        assert decision is not None, "a selected request is known"
+        yield _cursor(key), decision.as_mapping()
+
+
+def allocations(state: State, wanted: Selection) -> Rows:
+    """`berth allocations`: the live ones, or all. An id is an allocation's or that of its request."""
+    table = state.cluster.allocations
+    for key in _keys_behind((key for key in table if wanted.namespace in (CLUSTER, key[0])), wanted.after):
+        allocation = table[key]
+        if (wanted.everything or allocation.is_live) and (
+            wanted.names(allocation.namespace, allocation.id) or wanted.names(allocation.namespace, allocation.request)
+        ):
+            yield _cursor(key), allocation_row(allocation)
+
+
+def nodes(state: State, wanted: Selection) -> Rows:
+    """`berth nodes list`: nodes belong to no namespace."""
+    for id in _names_behind((id for id in state.cluster.nodes if not wanted.ids or id in wanted.ids), wanted.after):
+        yield id, node_row(state.cluster.nodes[id], state.cluster.used_on(id))
+
+
+def quotas(state: State, wanted: Selection) -> Rows:
+    """`berth quota list`: every namespace that has a quota or uses anything."""
+    named = dict.fromkeys((*state.quotas.quotas, *state.quotas.used))
+    for namespace in _names_behind((one for one in named if wanted.names(one, one)), wanted.after):
+        yield namespace, quota_row(state, namespace)
+
+
+def reservations(state: State, wanted: Selection) -> Rows:
+    """`berth reservation list`: those that are not over, or all."""
+    table = state.reservations.reservations
+    for id in _names_behind((id for id in table if wanted.names(table[id].namespace, id)), wanted.after):
+        if wanted.everything or wanted.ids or not table[id].is_over:
+            yield id, reservation_row(table[id], state.reservations.drawn_in_all(table[id]))
+
+
+# --- one row ----------------------------------------------------------------------------------------
+
+
+def request_row(known: RequestState, position: int | None) -> Row:
+    """`position`: its place in the queue, from 1; None when it does not wait."""
+    return {
+        "id": known.request.id,
+        "namespace": known.request.namespace,
+        "status": known.status.value,
+        "attempt": known.attempt - 1,
+        "sequence": known.decided,
+        "trace_id": trace_id_of(known.traceparent),
+        "reasons": [reason.as_mapping() for reason in known.reasons],
+        "queue_position": position,
+    }
+
+
+def allocation_row(allocation: Allocation) -> Row:
+    return {
+        "id": allocation.id,
+        "request": allocation.request,
+        "namespace": allocation.namespace,
+        "node": allocation.node,
+        "state": allocation.state.value,
+        "resources": amounts(allocation.charge),
+        "reservation": allocation.reservation,
+    }
+
+
+def node_row(node: Node, used: Resources) -> Row:
+    """`used`: by live allocations; what reservations hold besides is not in it."""
+    return {
+        "id": node.id,
+        "state": node.state.value,
+        "schedulable": node.schedulable,
+        "draining": node.draining,
+        "capacity": amounts(node.capacity),
+        "reserved": amounts(node.reserved),
+        "used": amounts(used),
+        "labels": dict(node.labels),
+        "taints": [taint.model_dump(mode="json") for taint in node.taints],
+    }
+
+
+def quota_row(state: State, namespace: Namespace) -> Row:
+    """Amounts by dimension. `hard`, `soft`: what the quota says; `available`: null without limit."""
+    quota = state.quotas.quotas.get(namespace)
+    used = state.quotas.used_by(namespace)
+    classed = entitlement.classes(state, namespace)
+    return {
+        "namespace": namespace,
+        "hard": dict(quota.hard) if quota else {},
+        "soft": dict(quota.soft) if quota else {},
+        "used": dict.fromkeys(BUILT_IN, 0) | dict(used.dimensions()),
+        "guaranteed": classed.guaranteed,
+        "borrowed": classed.borrowed,
+        "burst": classed.burst,
+        "available": entitlement.available(state, namespace),
+    }
+
+
+def reservation_row(reservation: Reservation, drawn: Resources) -> Row:
+    """`resources` are those of one unit, of which it has `count`; `used` is what live allocations draw."""
+    body = reservation.body
+    return {
+        "id": reservation.id,
+        "namespace": reservation.namespace,
+        "state": reservation.state.value,
+        "start": time_text(body.start),
+        "end": time_text(body.end),
+        "nodes": [node for node, _ in reservation.holds] or list(body.nodes),
+        "count": body.count,
+        "resources": amounts(body.resources),
+        "used": amounts(drawn),
+        "priority": body.priority,
+    }
+
+
+def amounts(vector: Resources) -> dict[str, Any]:
+    """A vector with every built-in dimension, zeros too, so that scripts need not ask whether it is there."""
+    return {**{name: vector.amount(name) for name in BUILT_IN}, "extended": dict(vector.extended)}
+
+
+def queue_positions(state: State) -> dict[RequestKey, int]:
+    """The place of each queued request, from 1: higher priority first, then the one that was submitted earlier."""
+    waiting = [state.queue.requests[key] for key in state.queue.waiting]
+    waiting.sort(key=lambda known: (-known.request.priority, known.order, known.key))
+    return {known.key: place for place, known in enumerate(waiting, start=1)}
+
+
+# --- selecting --------------------------------------------------------------------------------------
+
+
+def _selected(table: Mapping[RequestKey, object], wanted: Selection) -> list[RequestKey]:
+    """Keys that are wanted, sorted; with ids in one namespace only those are looked up."""
+    if wanted.ids and wanted.namespace != CLUSTER:
+        namespace = Namespace(wanted.namespace)
+        named = {(namespace, RequestId(id.rpartition("/")[2])) for id in wanted.ids}
+        return _keys_behind((key for key in named if key in table and wanted.names(*key)), wanted.after)
+    return _keys_behind((key for key in table if wanted.names(*key)), wanted.after)
+
+
+def _keys_behind(keys: Iterable[Key], after: str | None) -> list[Key]:
+    """The keys behind the cursor, sorted."""
+    if after is None:
+        return sorted(keys)
+    namespace, _, id = after.partition("/")
+    return sorted(key for key in keys if key > (namespace, id))
+
+
+def _names_behind(names: Iterable[Name], after: str | None) -> list[Name]:
+    return sorted(name for name in names if after is None or name > after)
+
+
+def _cursor(key: tuple[str, str]) -> str:
+    return f"{key[0]}/{key[1]}"
