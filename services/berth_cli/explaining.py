@@ -13,6 +13,8 @@ from berth_cli.context import Target, on_cluster
 from berth_cli.output import print_json, print_lines
 from berth_cli.planning import node_lines
 from berth_cli.requests import decision_lines, full_id
+from berth_console.spans import span_from
+from berth_console.waterfall import text_waterfall
 
 app = typer.Typer()
 
@@ -67,6 +69,4 @@ def trace(target: Target, name: Id) -> None:
     if target.as_json:
         print_json(spans)
         return
-    from berth_console.waterfall import render_text
-
-    print_lines(*render_text(spans))
+    print_lines(*text_waterfall([span_from(span) for span in spans]))
