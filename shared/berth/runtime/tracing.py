@@ -206,7 +206,7 @@ class Leaving:
             return replace(effect, body=decision)
         key: RequestKey = (decision.namespace, decision.request)
         parent = traceparent.appended(given, decision.sequence) if decision.sequence else self._worked(given, key)
-        attributes = {**self._about(key), telemetry.OUTCOME: decision.status}
+        attributes = {**self._about(key), telemetry.OUTCOME: decision.status.value}
         context = self._span(_PUBLISH_DECISION, parent=parent, start_ns=self.now_ns, attributes=attributes)
         return replace(effect, body=decision, traceparent=context)
 
