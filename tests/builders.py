@@ -21,6 +21,7 @@ from berth.messages.envelope import NO_HASH, Record
 from berth.messages.events import (
     AllocationPlaced,
     AllocationsEnded,
+    CohortSet,
     Event,
     EventData,
     HeldOnNode,
@@ -66,6 +67,11 @@ def a_node(
 def a_quota(namespace: str = TEAM_A, **document: Any) -> Transaction:
     """A namespace gets its quota: `hard={"cpu_millicores": 8_000}`."""
     return (Event(QuotaSet(**document), Namespace(namespace)),)
+
+
+def a_cohort(name: str, **document: Any) -> Transaction:
+    """A cohort gets its document: `soft={"cpu_millicores": 4_000}`, `parent="company"`."""
+    return (Event(CohortSet(name=name, **document)),)
 
 
 def a_request(

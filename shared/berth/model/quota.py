@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from berth.ids import CohortName, Namespace, Sequence
 from berth.messages.documents import Preemption, Reclaim
-from berth.model.tables import DigestedTable, Journal, Table
+from berth.model.tables import DigestedTable, Journal
 from berth.resources import NOTHING, Resources
+
+if TYPE_CHECKING:
+    from berth.model.lending import Lending
 
 Amounts = Mapping[str, int]
 """By dimension; absent and 0 differ."""
@@ -68,14 +71,39 @@ def _describe_usage(used: Resources) -> Any:
     return used.as_mapping()
 
 
+@dataclass(frozen=True, slots=True)
+class LendingPage:
+    """The cohort trees of one configuration. `changed`: namespaces whose usage may have changed since."""
+
+    version: tuple[int, int]
+    lending: "Lending"
+    changed: dict[Namespace, None]
+
+
 class Quotas:
     """`used` of a namespace: charges of its live allocations that draw on nothing, and its active reservations
-    (or what is drawn of them, where that is more)."""
+    (or what is drawn of them, where that is more).
+
+    `page`: derived, not state; `berth.model.entitlement` keeps it and trusts it only while the version agrees.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self.quotas: DigestedTable[Namespace, Quota] = DigestedTable(journal, _describe_quota)
         self.cohorts: DigestedTable[CohortName, Cohort] = DigestedTable(journal, _describe_cohort)
         self.used: DigestedTable[Namespace, Resources] = DigestedTable(journal, _describe_usage)
+        self.page: LendingPage | None = None
+
+    @property
+    def configuration(self) -> tuple[int, int]:
+        """The same for the same quotas and cohorts."""
+        return (self.quotas.digest, self.cohorts.digest)
+
+    def keep_page(self, lending: "Lending") -> LendingPage:
+        """Remember `lending`, built from what is there right now."""
+        changed = self.page.changed if self.page else self.used.changes()
+        changed.clear()
+        self.page = LendingPage(self.configuration, lending, changed)
+        return self.page
 
     @property
     def digest(self) -> int:

@@ -1,0 +1,315 @@
+"""What a namespace may be charged: hard limits, and the ladder guaranteed, borrowed, burst (R66–R71, R83).
+
+The same functions serve quota service, scheduler and leader. `hard` is never exceeded; above `soft` a
+namespace borrows what its cohort tree lends, and above that it bursts without a lender:
+ceiling = min(hard, soft + borrowable + soft × burst_percent // 100).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from berth.errors import Problem
+from berth.ids import CohortName, Namespace
+from berth.messages.commands import Refusal, RefusalCode
+from berth.messages.decisions import QuotaClasses
+from berth.messages.documents import Preemption
+from berth.messages.reasons import Reason, ReasonCode
+from berth.messages.requests import Borrow, Request, RequestPreemption
+from berth.model.cluster import Allocation
+from berth.model.ledger import State, draws_on
+from berth.model.lending import Lending, Member, Share, ancestors, is_circular, nominal_of
+from berth.model.quota import Cohort, Quota, Quotas
+from berth.resources import BUILT_IN, NOTHING, Resources
+
+Assumption = Mapping[Namespace, Resources]
+NOBODY: Final[Assumption] = {}
+
+
+class Assumed(dict[Namespace, Resources]):
+    """What is in flight, by namespace: it counts as used until the ledger says otherwise.
+
+    It keeps cohort trees of its own, so that asking stays cheap however many namespaces are in flight.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed: dict[Namespace, None] = {}
+        self._committed: dict[Namespace, None] | None = None
+        self._version: tuple[int, int] | None = None
+        self._lending: Lending | None = None
+
+    def add(self, namespace: Namespace, amount: Resources) -> None:
+        self[namespace] = self.get(namespace, NOTHING) + amount
+        self._changed[namespace] = None
+
+    def take(self, namespace: Namespace, amount: Resources) -> None:
+        """It is settled; exactly what was added goes."""
+        left = self[namespace] - amount
+        if left == NOTHING:
+            del self[namespace]
+        else:
+            self[namespace] = left
+        self._changed[namespace] = None
+
+    def lending(self, quotas: Quotas) -> Lending:
+        """The trees as they would be if everything in flight were committed."""
+        if self._committed is None:
+            self._committed = quotas.used.changes()
+        if self._lending is None or self._version != quotas.configuration:
+            self._version = quotas.configuration
+            self._lending = trees(quotas, self)
+        else:
+            self._lending.refresh([*self._changed, *self._committed])
+        self._changed.clear()
+        self._committed.clear()
+        return self._lending
+
+
+def trees(quotas: Quotas, assumed: Assumption) -> Lending:
+    """Every cohort tree, built anew, with `assumed` counted as used."""
+
+    def used(namespace: Namespace) -> Resources:
+        more = assumed.get(namespace)
+        return quotas.used_by(namespace) if more is None else quotas.used_by(namespace) + more
+
+    return Lending(quotas.quotas, quotas.cohorts, used)
+
+
+def lending(quotas: Quotas, assumed: Assumption = NOBODY) -> Lending:
+    """The cohort trees as they are now; kept between calls and brought up to date."""
+    if isinstance(assumed, Assumed):
+        return assumed.lending(quotas)
+    if assumed:
+        return trees(quotas, assumed)
+    page = quotas.page
+    if page is None or page.version != quotas.configuration:
+        page = quotas.keep_page(trees(quotas, NOBODY))
+    else:
+        page.lending.refresh(page.changed)
+        page.changed.clear()
+    return page.lending
+
+
+# --- may it be charged? ---------------------------------------------------------------------------------
+
+
+def shortfall(state: State, request: Request, amount: Resources, assumed: Assumption = NOBODY) -> tuple[Reason, ...]:
+    """Why `amount` more may not be charged to the request's namespace now; () when it may.
+
+    `assumed` counts as used beside what is committed. One reason per dimension, in the dimension's unit.
+    """
+    may_borrow = request.borrow is Borrow.ALLOWED
+    return shortfall_of(state, request.namespace, amount, may_borrow=may_borrow, assumed=assumed)
+
+
+def shortfall_of(
+    state: State, namespace: Namespace, amount: Resources, *, may_borrow: bool, assumed: Assumption = NOBODY
+) -> tuple[Reason, ...]:
+    """As `shortfall`, for whoever pays; an owner that must not borrow stays within `soft`."""
+    quota = state.quotas.quotas.get(namespace)
+    if quota is None or amount == NOTHING:
+        return ()
+    used = state.quotas.used_by(namespace) + assumed.get(namespace, NOTHING)
+    member = None if quota.cohort is None else lending(state.quotas, assumed).namespaces[namespace]
+    reasons: list[Reason] = []
+    for dimension, wanted in amount.dimensions():
+        taken = used.amount(dimension)
+        free = quota.hard[dimension] - taken if dimension in quota.hard else None
+        if free is not None and wanted > free:
+            reasons.append(_short(ReasonCode.QUOTA_HARD, dimension, wanted, free))
+            continue
+        room = _room(quota, member, dimension, taken, may_borrow=may_borrow)
+        if room is not None and wanted > room:
+            reasons.append(_short(ReasonCode.QUOTA_CEILING, dimension, wanted, room))
+    return tuple(reasons)
+
+
+def _short(code: ReasonCode, dimension: str, wanted: int, free: int) -> Reason:
+    return Reason(code=code, dimension=dimension, needed=wanted, best_available=max(0, free))
+
+
+def _room(quota: Quota, member: Member | None, dimension: str, used: int, *, may_borrow: bool) -> int | None:
+    """How much fits under the ceiling without `hard`, negative above it; None where nothing is governed."""
+    soft = quota.soft.get(dimension, quota.hard.get(dimension))
+    if soft is None:
+        return None
+    below_soft = soft - used
+    lent = below_soft if member is None else member.room(dimension)
+    return lent + soft * quota.burst_percent // 100 if may_borrow else min(below_soft, lent)
+
+
+def never(state: State, request: Request) -> tuple[Reason, ...]:
+    """Where the request as a whole asks for more than `hard` could ever allow; () when it may fit one day.
+
+    What draws on a reservation is paid for by that.
+    """
+    quota = state.quotas.quotas.get(request.namespace)
+    if quota is None or request.reservation is not None:
+        return ()
+    return tuple(
+        Reason(code=ReasonCode.EXCEEDS_HARD, dimension=dimension, needed=wanted, best_available=quota.hard[dimension])
+        for dimension, wanted in request.total.dimensions()
+        if dimension in quota.hard and wanted > quota.hard[dimension]
+    )
+
+
+def over_limit(state: State, namespace: Namespace, raised: Resources, *, may_borrow: bool) -> Refusal | None:
+    """Judged after a whole transaction, in the dimensions it raised: is the namespace above what it may use?"""
+    quota = state.quotas.quotas.get(namespace)
+    if quota is None:
+        return None
+    used = state.quotas.used_by(namespace)
+    member = None if quota.cohort is None else lending(state.quotas).namespaces[namespace]
+    for dimension, _ in raised.dimensions():
+        taken = used.amount(dimension)
+        if dimension in quota.hard and taken > quota.hard[dimension]:
+            detail = f"{namespace} would use {taken} of {dimension}, its hard quota is {quota.hard[dimension]}"
+            return Refusal(code=RefusalCode.QUOTA, detail=detail)
+        room = _room(quota, member, dimension, taken, may_borrow=may_borrow)
+        if room is not None and room < 0:
+            detail = f"{namespace} would use {taken} of {dimension}, {-room} more than it may"
+            return Refusal(code=RefusalCode.QUOTA, detail=detail)
+    return None
+
+
+def borrows(state: State, request: Request, amount: Resources, assumed: Assumption = NOBODY) -> bool:
+    """Whether charging `amount` would take the namespace above `soft` (what R72 orders last)."""
+    quota = state.quotas.quotas.get(request.namespace)
+    if quota is None:
+        return False
+    used = state.quotas.used_by(request.namespace) + assumed.get(request.namespace, NOTHING)
+    for dimension, wanted in amount.dimensions():
+        soft = quota.soft.get(dimension, quota.hard.get(dimension))
+        if soft is not None and used.amount(dimension) + wanted > soft:
+            return True
+    return False
+
+
+# --- how usage is classed --------------------------------------------------------------------------------
+
+
+def classes(state: State, namespace: Namespace) -> QuotaClasses:
+    """Usage bottom up: guaranteed up to `soft`, borrowed what the tree lends, burst the rest. Zeros are left out.
+
+    Without a quota document nothing is guaranteed and nothing is classed.
+    """
+    quota = state.quotas.quotas.get(namespace)
+    used = state.quotas.used_by(namespace)
+    if quota is None or used == NOTHING:
+        return QuotaClasses()
+    member = None if quota.cohort is None else lending(state.quotas).namespaces[namespace]
+    guaranteed: dict[str, int] = {}
+    borrowed: dict[str, int] = {}
+    burst: dict[str, int] = {}
+    for dimension, amount in used.dimensions():
+        soft = quota.soft.get(dimension, quota.hard.get(dimension))
+        own = amount if soft is None else min(amount, soft)
+        rest = amount - own
+        lent = 0 if member is None or soft is None else min(rest, max(0, amount + member.available(dimension) - soft))
+        for found, part in ((guaranteed, own), (borrowed, lent), (burst, rest - lent)):
+            if part:
+                found[dimension] = part
+    return QuotaClasses(guaranteed=guaranteed, borrowed=borrowed, burst=burst)
+
+
+def available(state: State, namespace: Namespace) -> dict[str, int | None]:
+    """How much more could be charged now, by dimension; negative in debt, None without limit.
+
+    The built-in dimensions always, extended ones where a quota names them.
+    """
+    quota = state.quotas.quotas.get(namespace)
+    if quota is None:
+        return dict.fromkeys(BUILT_IN)
+    used = state.quotas.used_by(namespace)
+    member = None if quota.cohort is None else lending(state.quotas).namespaces[namespace]
+    found: dict[str, int | None] = dict.fromkeys(BUILT_IN)
+    for dimension in governed(quota):
+        taken = used.amount(dimension)
+        rooms = [_room(quota, member, dimension, taken, may_borrow=True)]
+        if dimension in quota.hard:
+            rooms.append(quota.hard[dimension] - taken)
+        found[dimension] = min(room for room in rooms if room is not None)
+    return found
+
+
+def governed(quota: Quota) -> list[str]:
+    """The dimensions that a quota says anything about: built-in ones first, then extended ones by name."""
+    said = nominal_of(quota)
+    return [name for name in BUILT_IN if name in said] + sorted(name for name in said if name not in BUILT_IN)
+
+
+def share(state: State, namespace: Namespace, more: Resources = NOTHING, assumed: Assumption = NOBODY) -> Share:
+    """The namespace's dominant share (R71) as it would be with `more` charged."""
+    quota = state.quotas.quotas.get(namespace)
+    if quota is None or quota.cohort is None:
+        return Share()
+    return lending(state.quotas, assumed).namespaces[namespace].share(dict(more.dimensions()))
+
+
+# --- who may be taken from --------------------------------------------------------------------------------
+
+
+def lawful(state: State, request: Request, victims: Iterable[Allocation], at: int) -> Refusal | None:
+    """Whether `request` may take the room of `victims`, all of them together (R53, DESIGN section 4, "Quota").
+
+    Only work of its own namespace with strictly lower priority, where neither the request nor the
+    namespace's quota says `preemption: never`, and never what draws on a reservation. What others use
+    above their soft quota is not taken back: `class`.
+    """
+    del at  # minimum run times belong to taking back
+    if request.preemption is RequestPreemption.NEVER:
+        return _protected(f"{request.id} evicts nobody")
+    quota = state.quotas.quotas.get(request.namespace)
+    if quota is not None and quota.preemption is Preemption.NEVER:
+        return _protected(f"the quota of {request.namespace} lets nobody evict")
+    for victim in victims:
+        if not victim.is_live:
+            return Refusal(code=RefusalCode.STALE_VICTIM, detail=f"{victim.id} is not live")
+        if victim.namespace != request.namespace:
+            return _protected(f"{victim.id} belongs to {victim.namespace}")
+        if victim.priority >= request.priority:
+            return _protected(f"{victim.id} has priority {victim.priority}, not less than {request.priority}")
+        if draws_on(state, victim) is not None:
+            return _protected(f"{victim.id} draws on reservation {victim.reservation}")
+    return None
+
+
+def _protected(detail: str) -> Refusal:
+    return Refusal(code=RefusalCode.CLASS, detail=detail)
+
+
+# --- numbers that make no sense ---------------------------------------------------------------------------
+
+
+def configuration_problems(
+    quotas: Mapping[Namespace, Quota], cohorts: Mapping[CohortName, Cohort], paths: Mapping[str, str] | None = None
+) -> list[Problem]:
+    """What contradicts itself in a whole configuration: soft above hard, lending above soft, circles (R70).
+
+    `paths`: where a document says it, by namespace or cohort name; the name itself where nothing is given.
+    """
+    named = paths or {}
+    problems: list[Problem] = []
+    for namespace, quota in sorted(quotas.items()):
+        path = named.get(namespace, f"quotas.{namespace}")
+        for dimension, soft in sorted(quota.soft.items()):
+            if dimension in quota.hard and soft > quota.hard[dimension]:
+                expected = f"expected at most the hard limit {quota.hard[dimension]}, found {soft}"
+                problems.append(Problem(path=f"{path}.soft.{dimension}", expected=expected))
+        nominal = nominal_of(quota)
+        for dimension, limit in sorted((quota.lending_limit or {}).items()):
+            if dimension in nominal and limit > nominal[dimension]:
+                expected = f"expected at most soft, which is {nominal[dimension]}, found {limit} (R70)"
+                problems.append(Problem(path=f"{path}.lending_limit.{dimension}", expected=expected))
+    for name, cohort in sorted(cohorts.items()):
+        if is_circular(name, cohorts):
+            path = named.get(name, f"cohorts.{name}")
+            way = " → ".join([name, *ancestors(name, cohorts), cohort.parent or ""])
+            problems.append(Problem(path=f"{path}.parent", expected=f"expected a tree, found a circle: {way}"))
+    return problems
+
+
+def configuration_refusal(state: State) -> Refusal | None:
+    """Why the quotas and cohorts of `state` must not stand together, or None."""
+    problems = configuration_problems(state.quotas.quotas, state.quotas.cohorts)
+    return Refusal(code=RefusalCode.INVALID, detail=str(problems[0])) if problems else None
