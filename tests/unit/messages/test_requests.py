@@ -1,0 +1,145 @@
+"""The request document: strict at the edge, every problem with its path, a digest that only meaning changes."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from berth.errors import InvalidCommand
+from berth.messages.requests import Request, StoredRequest
+from berth.wire.codec import decode_requests, encode_requests, request_digest
+
+WEB: dict[str, Any] = {"id": "web-1", "namespace": "team-a", "resources": {"cpu_cores": 4.0, "ram_mb": 8192}}
+
+
+def decoded(**changes: Any) -> Request:
+    return decode_requests(json.dumps([{**WEB, **changes}]).encode())[0]
+
+
+def problems_of(**changes: Any) -> list[str]:
+    with pytest.raises(InvalidCommand) as refused:
+        decoded(**changes)
+    return [problem.path for problem in refused.value.problems]
+
+
+def test_only_id_namespace_and_resources_are_required() -> None:
+    request = decoded()
+
+    assert (request.count, request.priority, request.strategy.value) == (1, 50, "binpack")
+    assert request.vector.cpu_millicores == 4_000
+    assert request.charge.instances == 1, "every instance also uses one of `instances`"
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"colour": "red"}, "requests[0].colour"),
+        ({"namespace": "team.a"}, "requests[0].namespace"),
+        ({"id": "Web-1"}, "requests[0].id"),
+        ({"id": "a" * 64}, "requests[0].id"),
+        ({"id": "web-1\n"}, "requests[0].id"),
+        ({"resources": {"cpu_cores": -1}}, "requests[0].resources.cpu_cores"),
+        ({"resources": {"cpu_cores": 0.0005}}, "requests[0].resources.cpu_cores"),
+        ({"resources": {"cpu_cores": "4"}}, "requests[0].resources.cpu_cores"),
+        ({"resources": {"cpu_millicores": 4}}, "requests[0].resources.cpu_millicores"),
+        ({"resources": {"ram_mb": -8}}, "requests[0].resources.ram_mb"),
+        ({"resources": {"ram_mb": True}}, "requests[0].resources.ram_mb"),
+        ({"resources": {"ram_mb": 1.5}}, "requests[0].resources.ram_mb"),
+        ({"count": 0}, "requests[0].count"),
+        ({"count": 1001}, "requests[0].count"),
+        ({"priority": 101}, "requests[0].priority"),
+        ({"strategy": "tetris"}, "requests[0].strategy"),
+        ({"labels": {"app": 7}}, "requests[0].labels.app"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_path(changes: dict[str, Any], path: str) -> None:
+    assert path in problems_of(**changes)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "path"),
+    [
+        ({"key": "region", "operator": "in"}, "values"),
+        ({"key": "region", "operator": "equals", "values": ["a", "b"]}, "values"),
+        ({"key": "region", "operator": "exists", "values": ["a"]}, "values"),
+        ({"key": "size", "operator": "gt", "values": ["big"]}, "values"),
+        ({"key": "size", "operator": "gt", "values": ["9223372036854775808"]}, "values"),
+        ({"key": "region", "operator": "like", "values": ["a"]}, "operator"),
+        ({"key": "not a key", "operator": "exists"}, "key"),
+    ],
+)
+def test_r5_an_invalid_expression_is_refused_never_silently_no_match(constraint: dict[str, Any], path: str) -> None:
+    assert problems_of(constraints=[constraint]) == [f"requests[0].constraints[0].{path}"]
+
+
+def test_a_problem_inside_an_alternative_names_both_places() -> None:
+    wrong = {"key": "zone", "operator": "exists", "values": ["a"]}
+
+    assert problems_of(any_of=[[], [], [wrong]]) == ["requests[0].any_of[2][0].values"]
+
+
+def test_r19_a_toleration_without_key_needs_exists() -> None:
+    assert problems_of(tolerations=[{"operator": "equals", "value": "gpu"}]) == ["requests[0].tolerations[0].key"]
+    assert decoded(tolerations=[{"operator": "exists"}]).tolerations[0].key is None
+
+
+def test_every_problem_of_a_document_is_told_at_once() -> None:
+    with pytest.raises(InvalidCommand) as refused:
+        decode_requests(json.dumps([{**WEB, "count": 0}, {**WEB, "priority": -1}]).encode())
+
+    assert [problem.path for problem in refused.value.problems] == ["requests[0].count", "requests[1].priority"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[{]",
+        b'[{"id":"a","id":"b","namespace":"n","resources":{}}]',
+        b'[{"id":"a","namespace":"n","resources":{"ram_mb":NaN}}]',
+        b'[{"id":"a","namespace":"n","resources":{"ram_mb":1e999}}]',
+        b"[" * 2000,
+        b'[{"id":"\\ud800","namespace":"n","resources":{}}]',
+        b"\xff\xfe",
+        b'[{"id":"a","namespace":"n","resources":{"ram_mb":' + b"9" * 5000 + b"}}]",
+    ],
+)
+def test_bytes_that_are_no_requests_are_one_clear_error(body: bytes) -> None:
+    with pytest.raises(InvalidCommand):
+        decode_requests(body)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_end_in_requests_or_one_typed_error(body: bytes) -> None:
+    try:
+        decode_requests(body)
+    except InvalidCommand as error:
+        assert error.problems
+
+
+def test_a_request_survives_the_bus_and_the_ledger_unchanged() -> None:
+    request = decoded(
+        constraints=[{"key": "disk", "operator": "equals", "values": ["ssd"], "mode": "preferred", "weight": 0}],
+        any_of=[[{"key": "zone", "operator": "in", "values": ["a"]}]],
+        tolerations=[{"key": "dedicated", "operator": "exists", "effect": "no_schedule", "seconds": 60}],
+        labels={"app": "web"},
+    )
+
+    over_the_bus = decode_requests(encode_requests([request]))[0]
+    from_the_ledger = StoredRequest.model_validate(request.body, strict=False)
+
+    assert over_the_bus == request
+    assert from_the_ledger.body == request.body
+    assert request_digest(from_the_ledger) == request_digest(request)
+
+
+def test_a_default_that_is_written_out_does_not_change_the_digest() -> None:
+    assert request_digest(decoded(count=1, priority=50, labels={})) == request_digest(decoded())
+    assert request_digest(decoded(count=2)) != request_digest(decoded())
+
+
+def test_the_order_of_labels_does_not_change_the_digest() -> None:
+    assert request_digest(decoded(labels={"a": "1", "b": "2"})) == request_digest(decoded(labels={"b": "2", "a": "1"}))
