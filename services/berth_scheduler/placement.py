@@ -1,0 +1,115 @@
+"""Which node each missing instance of a request gets, or why it gets none: filter, score, choose.
+
+Pure in (state, request, what is missing, time, attempt, seed): the same question on the same view has the
+same answer in every process. Next in the walk: `evaluation`, which makes a proposal of it.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from berth.ids import AllocationId, Attempt, NodeId, allocation_id
+from berth.messages.decisions import NodeVerdict
+from berth.messages.events import AllocationPlaced
+from berth.messages.requests import Request
+from berth.model.cluster import AllocationState
+from berth.model.feasibility import preferred_weight, reservation_reason, why_not
+from berth.model.ledger import State
+from berth_scheduler.board import Board
+from berth_scheduler.search import Search, search_for
+from berth_scheduler.unplaceable import Unplaceable, explained
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """At least as many instances as the request needs to run, each with its node and its charge."""
+
+    allocations: tuple[AllocationPlaced, ...]
+
+
+def place(
+    state: State,
+    request: Request,
+    *,
+    missing: int,
+    at: int,
+    attempt: Attempt = Attempt(1),
+    seed: str = "",
+    board: Board | None = None,
+) -> Placed | Unplaceable:
+    """Choose nodes for `missing` instances at `at` (milliseconds UTC): all, or what `min_count` still needs.
+
+    `board`: kept by who places often on one state. The state is as before afterwards.
+    """
+    assert 0 < missing <= request.count
+    board = board or Board(state)
+    assert board.state is state
+    board.renew()
+    search = search_for(board, request, at=at, attempt=attempt, seed=seed)
+    least = max(1, missing - (request.count - request.needed))
+    if reservation_reason(state, request) is not None:
+        return explained(search, least=least)
+    if missing == 1:  # nobody needs to see it taken
+        position = search.best()
+        return explained(search, least=1) if position is None else _placed(state, search, [position])
+    try:
+        found = search.at_least(least, missing)
+        return _placed(state, search, list(search.picks)) if found else explained(search, least=least)
+    finally:
+        search.clear()
+
+
+def _placed(state: State, search: Search, picks: list[int]) -> Placed:
+    request, ids = search.request, search.board.ids
+    names = instance_names(state, request, len(picks))
+    return Placed(
+        allocations=tuple(
+            AllocationPlaced(id=name, node=ids[position], charge=request.charge)
+            for name, position in zip(names, picks, strict=True)
+        )
+    )
+
+
+def instance_names(
+    state: State, request: Request, count: int, *, leaving: Collection[AllocationId] = ()
+) -> list[AllocationId]:
+    """Names for `count` more instances: the lowest indexes that nobody placed has, each as a new replacement.
+
+    `leaving`: allocations that go in the same transaction, whose indexes are free again.
+    """
+    known = state.queue.requests.get(request.key)
+    if known is None:
+        return [allocation_id(request.id, index) for index in range(count)]
+    ever = [state.cluster.allocations[request.namespace, name] for name in known.allocations]
+    taken = {one.index for one in ever if one.state is AllocationState.PLACED and one.id not in leaving}
+    used = {one.id for one in ever}
+    free = [index for index in range(request.count) if index not in taken][:count]
+    assert len(free) == count, f"{request.id} has {len(free)} instances to place, not {count}"
+    return [_unused_name(request, index, used) for index in free]
+
+
+def _unused_name(request: Request, index: int, used: Collection[AllocationId]) -> AllocationId:
+    replacement = 0
+    while (name := allocation_id(request.id, index, replacement)) in used:
+        replacement += 1
+    return name
+
+
+def node_verdicts(
+    state: State, request: Request, *, at: int, attempt: Attempt = Attempt(1), seed: str = ""
+) -> tuple[NodeVerdict, ...]:
+    """Every node as it is before the first instance: all its reasons, or its score; by node id. Ignores quotas."""
+    board = Board(state)
+    board.renew()
+    search = search_for(board, request, at=at, attempt=attempt, seed=seed)
+    feasible = [] if reservation_reason(state, request) is not None else search.feasible()
+    scores = dict(zip(feasible, search.scores(feasible), strict=True))
+    return tuple(
+        NodeVerdict(
+            node=NodeId(node.id),
+            feasible=position in scores,
+            reasons=() if position in scores else tuple(why_not(state, node, request, at, search.around)),
+            score=scores.get(position),
+            preferred=preferred_weight(node, request),
+        )
+        for position, node in enumerate(board.nodes)
+    )
