@@ -75,7 +75,7 @@ def _try(state: State, transaction: Transaction, at: int, sequence: Sequence) ->
             return refusal
         state.fold_event(event, at=at, sequence=sequence)
     state.finish_transaction(transaction, at=at, sequence=sequence)
-    return _judge(state, transaction, before)
+    return _judge(state, transaction, before, at)
 
 
 # --- the transaction by itself ---------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def _registered(transaction: Transaction) -> list[NodeId]:
 # --- the state afterwards ----------------------------------------------------------------------------------
 
 
-def _judge(state: State, transaction: Transaction, returned: set[NodeId]) -> Refusal | None:
+def _judge(state: State, transaction: Transaction, returned: set[NodeId], at: int) -> Refusal | None:
     for node in sorted(returned):
         if state.cluster.on_node(node):
             return refuse(RefusalCode.RULE, f"{node} was lost, so it returns empty")
@@ -167,7 +167,7 @@ def _judge(state: State, transaction: Transaction, returned: set[NodeId]) -> Ref
         refusal = _why_not_standing(state, state.queue.requests[key])
         if refusal is not None:
             return refusal
-    return _judge_room(state, transaction) or _judge_configuration(state, transaction)
+    return _judge_room(state, transaction, at) or _judge_configuration(state, transaction)
 
 
 def _why_not_standing(state: State, request: RequestState) -> Refusal | None:
@@ -189,7 +189,7 @@ def _why_not_standing(state: State, request: RequestState) -> Refusal | None:
     return None
 
 
-def _judge_room(state: State, transaction: Transaction) -> Refusal | None:
+def _judge_room(state: State, transaction: Transaction, at: int) -> Refusal | None:
     """Capacity and limits in the dimensions that the transaction's placements raise."""
     raised: dict[NodeId, Resources] = {}
     for event in transaction:
@@ -202,7 +202,7 @@ def _judge_room(state: State, transaction: Transaction) -> Refusal | None:
                 return refusal
         elif isinstance(data, ReservationCreated | ReservationHeld | ReservationActivated):
             name = data.reservation.id if isinstance(data, ReservationCreated) else data.reservation
-            refusal = reservation_rules.judge_reservation(state, name)
+            refusal = reservation_rules.judge_reservation(state, name, at)
             if refusal is not None:
                 return refusal
     for node, amount in raised.items():
@@ -211,7 +211,7 @@ def _judge_room(state: State, transaction: Transaction) -> Refusal | None:
             if free.amount(dimension) < 0:
                 short = -free.amount(dimension)
                 return refuse(RefusalCode.CAPACITY, f"{node} would lack {short} of {dimension}")
-        reason = windows.overheld(state, state.cluster.nodes[node])
+        reason = windows.overheld(state, state.cluster.nodes[node], raised=amount, at=at)
         if reason is not None:
             return refuse(RefusalCode.WINDOW, f"{node}: {sentence(reason)}")
     return None
@@ -224,7 +224,8 @@ def _judge_quota(state: State, event: Event, data: RequestPlaced) -> Refusal | N
     payer = request.namespace
     if request.reservation is not None:
         reservation = state.reservations.reservations[request.reservation]
-        refusal = reservation_rules.refuse_overdrawn(state, reservation)
+        nodes = {placed.node: None for placed in data.allocations}
+        refusal = reservation_rules.refuse_overdrawn(state, reservation, nodes)
         if refusal is not None:
             return refusal
         payer = reservation.namespace

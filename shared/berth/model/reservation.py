@@ -20,6 +20,11 @@ class ReservationState(StrEnum):
     CANCELLED = "cancelled"
 
 
+def unit_of(body: ReservationBody) -> Resources:
+    """What one unit takes of a node, its share of `instances` included."""
+    return body.resources + ONE_INSTANCE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """`holds`: how many units are held on which node; a unit is the body's resources and one of `instances`."""
@@ -35,7 +40,7 @@ class Reservation:
 
     @property
     def unit(self) -> Resources:
-        return self.body.resources + ONE_INSTANCE
+        return unit_of(self.body)
 
     @property
     def is_over(self) -> bool:

@@ -111,17 +111,16 @@ def window_reason(
     return None
 
 
-def overheld(state: State, node: Node, *, raised: Resources | None = None, at: int | None = None) -> Reason | None:
+def overheld(state: State, node: Node, *, at: int, raised: Resources | None = None) -> Reason | None:
     """Which window on `node` no longer fits beside what runs beyond its start, or None.
 
     Judged after a whole transaction, in the dimensions of what it `raised` (None: in all): a node that
-    came back smaller must not refuse what takes nothing of what it lacks. `at` None: domain time.
+    came back smaller must not refuse what takes nothing of what it lacks.
     """
     if not state.reservations.on_node(node.id):
         return None
-    now = state.at if at is None else at
     for window in windows_of(state, node.id):
-        if window.end <= now:
+        if window.end <= at:
             continue
         free = node.allocatable.minus(window.load.total)
         for dimension, amount in free.dimensions():

@@ -161,7 +161,7 @@ def test_what_is_being_released_is_gone_when_its_grace_is_over() -> None:
     state = held_for_an_hour(cpu=8_000)
     request = a_request("endless", cpu=2_000, grace_seconds=60)
     happened(state, placed(request, "n1"))
-    assert overheld(state, node_of(state)) is not None
+    assert overheld(state, node_of(state), at=T0) is not None
 
     until = T0 + MINUTE
     gone = AllocationsReleasing(
@@ -169,7 +169,7 @@ def test_what_is_being_released_is_gone_when_its_grace_is_over() -> None:
     )
     happened(state, (about(request.key, gone),))
 
-    assert overheld(state, node_of(state)) is None
+    assert overheld(state, node_of(state), at=T0) is None
 
 
 def test_an_active_reservation_that_goes_on_counts_in_the_windows_that_begin_meanwhile() -> None:
@@ -195,7 +195,7 @@ def test_what_draws_on_a_reservation_that_evicts_is_gone_when_the_next_window_be
 
     assert window_reason(state, node_of(state), charge(cpu=8_000), at=T0, ends_at=None, drawing=first) is None
     happened(state, placed(a_request(cpu=8_000, reservation="first"), "n1"))
-    assert overheld(state, node_of(state)) is None
+    assert overheld(state, node_of(state), at=T0) is None
 
 
 def test_r88_what_draws_on_a_reservation_that_keeps_must_fit_beside_what_comes_after_it() -> None:
@@ -234,9 +234,9 @@ def test_a_node_that_came_back_smaller_refuses_only_what_asks_for_what_it_lacks(
 
     happened(state, a_node(cpu=8_000, ram=4_000))
 
-    assert overheld(state, node_of(state)) is not None
-    assert overheld(state, node_of(state), raised=charge(cpu=1_000)) is None
-    assert overheld(state, node_of(state), raised=charge(cpu=1_000, ram=1)) is not None
+    assert overheld(state, node_of(state), at=T0) is not None
+    assert overheld(state, node_of(state), at=T0, raised=charge(cpu=1_000)) is None
+    assert overheld(state, node_of(state), at=T0, raised=charge(cpu=1_000, ram=1)) is not None
 
 
 # ---------------------------------------------------------------- booking
