@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.functional_validators import BeforeValidator
 
 from berth.ids import AllocationId, Attempt, LedgerId, Namespace, NodeId, RequestId, RequestKey, ReservationId, Sequence, Term
 from berth.messages.documents import OnExpiry, Owner, Preemption, Reclaim
@@ -16,6 +17,20 @@ from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Constraint, RequestField, Taint
 from berth.messages.vectors import Limit, Vector
 from berth.resources import NOTHING
+
+
+def _stored(kind: type[BaseModel]) -> BeforeValidator:
+    """Documents are strict where people write them; stored in an event they are read as JSON wrote them."""
+
+    def read(value: Any) -> Any:
+        return value if isinstance(value, kind) else kind.model_validate(value, strict=False, extra="ignore")
+
+    return BeforeValidator(read)
+
+
+StoredTaint = Annotated[Taint, _stored(Taint)]
+StoredConstraint = Annotated[Constraint, _stored(Constraint)]
+StoredOwner = Annotated[Owner, _stored(Owner)]
 
 
 class EventData(BaseModel):
@@ -84,7 +99,7 @@ class NodeRegistered(EventData):
     capacity: Vector
     reserved: Vector = NOTHING
     labels: dict[str, str] = Field(default_factory=dict[str, str])
-    taints: tuple[Taint, ...] = ()
+    taints: tuple[StoredTaint, ...] = ()
 
 
 class NodeChanged(EventData):
@@ -94,7 +109,7 @@ class NodeChanged(EventData):
     capacity: Vector | None = None
     reserved: Vector | None = None
     labels: dict[str, str] | None = None
-    taints: tuple[Taint, ...] | None = None
+    taints: tuple[StoredTaint, ...] | None = None
     schedulable: bool | None = None
     draining: bool | None = None
 
@@ -204,9 +219,9 @@ class ReservationBody(EventData):
     start: int
     end: int
     nodes: tuple[NodeId, ...] = ()
-    constraints: tuple[Constraint, ...] = ()
+    constraints: tuple[StoredConstraint, ...] = ()
     priority: int = 50
-    owners: tuple[Owner, ...] = ()
+    owners: tuple[StoredOwner, ...] = ()
     allocate_once: bool = False
     on_expiry: OnExpiry = OnExpiry.KEEP
     release_if_unused_after_seconds: int | None = None

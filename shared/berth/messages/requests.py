@@ -371,7 +371,7 @@ class StoredRequest(Request):
 
 
 def _stored(value: Any) -> Request:
-    return value if isinstance(value, Request) else StoredRequest.model_validate(value, strict=False)
+    return value if isinstance(value, Request) else StoredRequest.model_validate(value, strict=False, extra="ignore")
 
 
 def _body(request: Request) -> dict[str, Any]:
