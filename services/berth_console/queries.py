@@ -7,7 +7,6 @@ belongs to that namespace (nodes belong to all); only `_` sees the whole cluster
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from berth.ids import Namespace, RequestId
 from berth.messages.commands import Query, QueryAnswer, Refusal, RefusalCode
@@ -21,11 +20,11 @@ from berth_console.spans import Span
 from berth_console.traces import TraceStore
 from berth_console.views import Rows, Selection
 
-WhatIf = Callable[[State, Mapping[str, Any], int], Row]
-"""Answers a document on (a copy of) the state, at a time in milliseconds UTC.
+WhatIf = Callable[[State, str, Query, int], Row]
+"""Answers what is asked in a namespace on (a copy of) the state, at a time in milliseconds UTC.
 
 Raises:
-    InvalidCommand: a document that cannot be answered.
+    InvalidCommand: a document that cannot be answered. NotFound: an id that nobody knows.
 """
 
 _TABLES: dict[str, Callable[[State, Selection], Rows]] = {
@@ -38,6 +37,7 @@ _TABLES: dict[str, Callable[[State, Selection], Rows]] = {
 }
 
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{32}")
+_PLACE = re.compile(r"[0-9]{1,9}")
 _EVENT_CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})")
 
 
@@ -60,7 +60,7 @@ def answer(sources: Sources, what: str, namespace: str, query: Query, now_ms: in
     """The answer but for its sequence and term. A question that cannot be answered gets a refusal.
 
     Raises:
-        InvalidCommand: a what-if document that is not one.
+        InvalidCommand, NotFound: a what-if question that has no answer.
     """
     if (table := _TABLES.get(what)) is not None:
         wanted = Selection(
@@ -72,7 +72,7 @@ def answer(sources: Sources, what: str, namespace: str, query: Query, now_ms: in
     if what == "trace":
         return _trace(sources, namespace, query)
     if (what_if := sources.what_if.get(what)) is not None:
-        return QueryAnswer(items=(what_if(sources.state, query.document or {}, now_ms),))
+        return QueryAnswer(items=(what_if(sources.state, namespace, query, now_ms),))
     return _refused(RefusalCode.NOT_FOUND, f"there is no {what}; there are {', '.join(sources.names)}")
 
 
@@ -95,16 +95,15 @@ def _events(sources: Sources, namespace: str, query: Query) -> QueryAnswer:
 
 
 def _trace(sources: Sources, namespace: str, query: Query) -> QueryAnswer:
-    """The spans of the traces that the ids name: trace ids, or requests (then the submission's trace comes first)."""
+    """The spans of the traces that the ids name: trace ids, or requests (then the submission's trace comes first).
+
+    None may be held: spans arrive a moment after the work that they describe, and old ones leave.
+    """
     traces = dict.fromkeys(trace for id in query.ids for trace in _traces_of(sources, namespace, id))
     spans = [span for trace in traces for span in sources.traces.trace(trace)]
-    if not spans:
-        named = ", ".join(query.ids) or "nothing"
-        return _refused(
-            RefusalCode.NOT_FOUND,
-            f"no span about {named} is held here; spans arrive a moment after the work, and old ones leave",
-        )
-    return _paged(_span_rows(spans, query.after), query)
+    if query.after is not None and not _PLACE.fullmatch(query.after):
+        return _refused(RefusalCode.INVALID, f"after: expected a cursor such as 499, found {query.after[:40]!r}")
+    return _paged(_span_rows(spans, -1 if query.after is None else int(query.after)), query)
 
 
 def _traces_of(sources: Sources, namespace: str, id: str) -> list[str]:
@@ -121,9 +120,9 @@ def _traces_of(sources: Sources, namespace: str, id: str) -> list[str]:
     return [submitted, *about] if submitted is not None else about
 
 
-def _span_rows(spans: list[Span], after: str | None) -> Rows:
+def _span_rows(spans: list[Span], after: int) -> Rows:
     for place, span in enumerate(spans):
-        if after is None or place > int(after):
+        if place > after:
             yield str(place), span.as_mapping()
 
 

@@ -8,7 +8,7 @@ import orjson
 
 from berth.ids import Sequence
 from berth.messages.envelope import Record
-from berth.messages.events import EVENT_TYPES, Event, written
+from berth.messages.events import EVENT_TYPES, written
 
 RECENT_BYTES_MAX = 32 * 1024 * 1024
 OVERHEAD_BYTES = 200
@@ -29,7 +29,7 @@ class RecentEvents:
         return self._records[0][0] if self._records else Sequence(0)
 
     def add(self, record: Record) -> None:
-        lines = [orjson.dumps(event_row(record, index, event)) for index, event in enumerate(_events(record))]
+        lines = [orjson.dumps(row) for row in event_rows(record)]
         self._records.append((record.sequence, lines))
         self._bytes += _size(lines)
         while self._bytes > self._bytes_max and len(self._records) > 1:
@@ -45,29 +45,29 @@ class RecentEvents:
                 yield f"{sequence}.{index}", orjson.loads(lines[index])
 
 
-def event_row(record: Record, index: int, event: Event) -> dict[str, Any]:
-    """What `berth events` prints (DESIGN section 5). Whom it concerns stands in it where the event says so.
+def event_rows(record: Record) -> list[dict[str, Any]]:
+    """What `berth events` prints (DESIGN section 5), and whom each event concerns where it says so.
 
-    `at`: milliseconds UTC, as in the record. `index` counts the events of the record from 0.
+    `at`: milliseconds UTC, as in the record. `index` counts the record's events from 0, `tx` its transactions.
     """
-    row: dict[str, Any] = {
-        "sequence": record.sequence,
-        "index": index,
-        "term": record.term,
-        "at": record.at,
-        "type": event.type,
-        "version": EVENT_TYPES[event.type][1],
-    }
-    for name in ("namespace", "request", "attempt"):
-        value = getattr(event, name)
-        if value is not None:
-            row[name] = value
-    return row | {"data": written(event.data)}
-
-
-def _events(record: Record) -> Iterator[Event]:
-    for transaction in record.transactions:
-        yield from transaction
+    rows: list[dict[str, Any]] = []
+    for number, transaction in enumerate(record.transactions):
+        for event in transaction:
+            row: dict[str, Any] = {
+                "sequence": record.sequence,
+                "index": len(rows),
+                "tx": number,
+                "term": record.term,
+                "at": record.at,
+                "type": event.type,
+                "version": EVENT_TYPES[event.type][1],
+            }
+            for name in ("namespace", "request", "attempt", "traceparent"):
+                value = getattr(event, name)
+                if value is not None:
+                    row[name] = value
+            rows.append(row | {"data": written(event.data)})
+    return rows
 
 
 def _size(lines: list[bytes]) -> int:

@@ -7,7 +7,7 @@ It takes part in no step of the walk. `berth.v1.query.<namespace>.<what>`: what 
 from dataclasses import dataclass
 
 from berth.effects import Effect, Message, Reply
-from berth.errors import InvalidCommand
+from berth.errors import InvalidCommand, NotFound
 from berth.ids import Sequence, Term
 from berth.messages.commands import Query, QueryAnswer, Refusal, RefusalCode
 from berth.messages.envelope import Record
@@ -42,10 +42,10 @@ class ConsoleService:
     role = CONSOLE
     subscriptions: tuple[Subject, ...] = (QUERY,)
 
-    def __init__(self, *, traces: TraceStore, what_if: dict[str, WhatIf]) -> None:
+    def __init__(self, *, traces: TraceStore, what_if: dict[str, WhatIf], events: RecentEvents | None = None) -> None:
         self.state = State()
         self.is_caught_up = False
-        self._events = RecentEvents()
+        self._events = events or RecentEvents()
         self._sources = Sources(state=self.state, events=self._events, traces=traces, what_if=what_if)
         self._waiting: list[Asked] = []
 
@@ -109,6 +109,8 @@ class ConsoleService:
             found = answer(self._sources, asked.what, asked.namespace, asked.query, now_ms)
         except InvalidCommand as error:
             return self._refusal(asked, RefusalCode.INVALID, str(error))
+        except NotFound as error:
+            return self._refusal(asked, RefusalCode.NOT_FOUND, str(error))
         return self._sent(asked, found)
 
     def _refusal(self, asked: Asked, code: RefusalCode, detail: str) -> Effect:
