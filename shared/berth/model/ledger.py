@@ -474,6 +474,9 @@ def _reservation_activated(
     reservation = replace(reservation, state=ReservationState.ACTIVE, changed=sequence)
     state.reservations.put(reservation)
     state.reservations.idle_since.put(reservation.id, at)
+    for allocation in _of_reservation(state, reservation):
+        state.quotas.release(allocation.namespace, allocation.charge)
+        state.reservations.draw(reservation.id, allocation.node, allocation.charge)
     state.quotas.charge(reservation.namespace, state.reservations.charged(reservation))
     _reservation_touched(state, reservation, sequence)
 
@@ -485,11 +488,19 @@ def _reservation_ended(state: State, _event: Event, data: ReservationEnded, _at:
         state.quotas.release(reservation.namespace, state.reservations.charged(reservation))
         state.reservations.forget_use(reservation)
     state.reservations.put(ended(reservation, data.status, sequence))
-    for node, _ in reservation.holds if was_active else ():
-        for allocation in state.cluster.on_node(node).values():
-            if allocation.reservation == reservation.id and allocation.key in state.cluster.allocations:
-                state.quotas.charge(allocation.namespace, allocation.charge)
+    for allocation in _of_reservation(state, reservation) if was_active else ():
+        state.quotas.charge(allocation.namespace, allocation.charge)
     _reservation_touched(state, reservation, sequence)
+
+
+def _of_reservation(state: State, reservation: Reservation) -> list[Allocation]:
+    """What runs where the reservation holds and names it: draws on it while it is active (not what is only assumed)."""
+    return [
+        allocation
+        for node, _ in reservation.holds
+        for allocation in state.cluster.on_node(node).values()
+        if allocation.reservation == reservation.id and allocation.key in state.cluster.allocations
+    ]
 
 
 def _reservation_touched(state: State, reservation: Reservation, sequence: Sequence) -> None:
@@ -499,11 +510,12 @@ def _reservation_touched(state: State, reservation: Reservation, sequence: Seque
 
 
 def draws_on(state: State, allocation: Allocation) -> Reservation | None:
-    """The active reservation that a live allocation draws on, or None: then its namespace is charged."""
-    if allocation.reservation is None:
+    """The active reservation that a live allocation draws on, where that holds something; else its namespace pays."""
+    name = allocation.reservation
+    if name is None or name not in state.reservations.on_node(allocation.node):
         return None
-    reservation = state.reservations.reservations.get(allocation.reservation)
-    return reservation if reservation is not None and reservation.state is ReservationState.ACTIVE else None
+    reservation = state.reservations.reservations[name]
+    return reservation if reservation.state is ReservationState.ACTIVE else None
 
 
 def _charge(state: State, allocation: Allocation) -> None:

@@ -25,7 +25,7 @@ from berth.messages.events import (
 )
 from berth.messages.reasons import Reason, ReasonCode
 from berth.model.check import check
-from berth.model.ledger import State
+from berth.model.ledger import State, recount_usage
 from tests.builders import (
     HOUR,
     MINUTE,
@@ -285,6 +285,20 @@ def test_r94_a_reservation_to_be_used_once_is_released_while_it_is_in_use() -> N
     happened(state, placed(a_request(cpu=1_000, reservation="res1"), "n1"))
 
     assert code(state, over(ReservationStatus.RELEASED)) is None
+
+
+def test_what_named_the_reservation_before_it_was_active_draws_on_it_from_then_on() -> None:
+    state = a_state(a_node("n1"), a_node("n2"), a_reservation(start=T0, end=OVER, on={"n1": 1}, cpu=4_000))
+    here, elsewhere = a_request("here", reservation="res1"), a_request("elsewhere", reservation="res1")
+    happened(state, placed(here, "n1"), placed(elsewhere, "n2"))
+
+    happened(state, activated())
+
+    assert state.reservations.drawn_on(RES1, NodeId("n1")) == here.charge
+    assert state.quotas.used_by(TEAM_A).cpu_millicores == 5_000, "what runs where nothing is held is charged besides"
+    assert recount_usage(state) == dict(state.quotas.used)
+    happened(state, ended(state, here.key), ended(state, elsewhere.key))
+    assert recount_usage(state) == dict(state.quotas.used)
 
 
 def test_what_is_kept_beyond_the_end_is_charged_to_its_own_namespace() -> None:
