@@ -15,7 +15,17 @@ from berth.errors import CorruptRecord
 from berth.ids import Sequence
 from berth.messages.documents import time_text
 from berth.messages.envelope import Record, Tip, tip_of, why_not_valid
-from berth.messages.events import EVENT_TYPES, DigestsRecorded, LeaderElected, LedgerCreated, written
+from berth.messages.events import (
+    EVENT_TYPES,
+    AllocationsEnded,
+    AllocationsReleasing,
+    DigestsRecorded,
+    LeaderElected,
+    LedgerCreated,
+    RequestPlaced,
+    Transaction,
+    written,
+)
 from berth.model.check import accept
 from berth.model.ledger import State, recount_usage
 from berth.ports import StoredMessage
@@ -137,7 +147,8 @@ def _short(value: object) -> str:
 @on_cluster
 def audit(target: Target) -> None:
     """Replay the whole ledger from nothing and check every invariant; exit 1 on a violation."""
-    found = asyncio.run(_audit(target))
+    found = asyncio.run(audit_cluster(target))
+    found.pop("doubled")
     if target.as_json:
         print_json(found)
     else:
@@ -150,7 +161,8 @@ def audit(target: Target) -> None:
         raise typer.Exit(1)
 
 
-async def _audit(target: Target) -> dict[str, Any]:
+async def audit_cluster(target: Target) -> dict[str, Any]:
+    """What `berth audit` prints, and `doubled`: placements beyond the first of requests that nobody evicted."""
     auditor = Auditor()
     async with _ledger(target) as ledger:
         async for stored in _stored(ledger, after=0, follow=False):
@@ -166,6 +178,8 @@ class Auditor:
         self.records = 0
         self.foreign = 0
         self.violations: list[dict[str, Any]] = []
+        self.doubled = 0
+        self._placed: dict[object, int] = {}
         self._spent_ns = 0
 
     def take(self, stored: StoredMessage) -> None:
@@ -189,11 +203,21 @@ class Auditor:
             except (AssertionError, LookupError) as error:
                 self._violated(record.sequence, f"it does not fold: {error}")
                 continue
+            self._count_doubles(transaction)
             if refusal is not None:
                 self._violated(record.sequence, f"{refusal.code}: {refusal.detail}")
                 self.state.fold_transaction(transaction, at=record.at, sequence=record.sequence)
         self.state.tip = tip_of(record)
         self.records += 1
+
+    def _count_doubles(self, transaction: Transaction) -> None:
+        """A request is placed once, and once more for every time that it was taken from its nodes."""
+        for event in transaction:
+            if isinstance(event.data, RequestPlaced):
+                self._placed[event.key] = self._placed.get(event.key, 0) + 1
+                self.doubled += self._placed[event.key] > 1
+            elif isinstance(event.data, AllocationsEnded | AllocationsReleasing):
+                self._placed[event.key] = 0
 
     def _violated(self, sequence: int, what: str) -> None:
         self.violations.append({"sequence": sequence, "what": what})
@@ -224,6 +248,7 @@ class Auditor:
             "digest": self.state.digest(),
             "replay_events_per_second": rate,
             "foreign": self.foreign,
+            "doubled": self.doubled,
         }
 
 
