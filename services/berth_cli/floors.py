@@ -6,6 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from berth import subjects
 from berth.adapters import server_config, streams, users
 from berth.adapters.jetstream_api import JetStreamApi
 from berth.adapters.jetstream_ledger import JetStreamLedger, LedgerSettings
@@ -76,13 +77,13 @@ async def _request_reply(url: str, folder: Path, rounds: int) -> list[float]:
     console = await NatsBus.connect(_settings(url, folder, "console"), lost=lambda _why: None)
     admin = await NatsBus.connect(_settings(url, folder, "admin"), lost=lambda _why: None)
     answered = asyncio.Event()
-    subject = "berth.v1.query._.nodes"
+    subject = subjects.QUERY.of(namespace=subjects.CLUSTER, what="nodes")
 
     def reply(envelope: Envelope) -> None:
         if envelope.reply is not None:
             console.publish(envelope.reply, b"ok")
 
-    await console.subscribe(subject, reply)
+    await console.subscribe(subjects.QUERY.pattern(), reply, queue=subjects.QUERY.queue)
     await admin.subscribe(f"{admin.inbox}.*", lambda _envelope: answered.set())
     took: list[float] = []
     for number in range(rounds):
