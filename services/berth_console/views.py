@@ -6,16 +6,14 @@ numbers by dimension, as in events; times are RFC 3339. Rows come in the order o
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from berth.ids import Namespace, RequestId, RequestKey
-from berth.messages.documents import time_text
 from berth.model import entitlement
-from berth.model.answers import decision_of, trace_id_of
+from berth.model.answers import amounts, decision_of, reservation_row, trace_id_of
 from berth.model.cluster import Allocation, Node
 from berth.model.ledger import State
 from berth.model.queue import RequestState
-from berth.model.reservation import Reservation
 from berth.resources import BUILT_IN, Resources
 from berth.subjects import CLUSTER
 from berth_console.paging import Row
@@ -89,7 +87,7 @@ def reservations(state: State, wanted: Selection) -> Rows:
     table = state.reservations.reservations
     for id in _names_behind((id for id in table if wanted.names(table[id].namespace, id)), wanted.after):
         if wanted.everything or wanted.ids or not table[id].is_over:
-            yield id, reservation_row(table[id], state.reservations.drawn_in_all(table[id]))
+            yield id, reservation_row(state, table[id])
 
 
 # --- one row ----------------------------------------------------------------------------------------
@@ -151,28 +149,6 @@ def quota_row(state: State, namespace: Namespace) -> Row:
         "burst": classed.burst,
         "available": entitlement.available(state, namespace),
     }
-
-
-def reservation_row(reservation: Reservation, drawn: Resources) -> Row:
-    """`resources` are those of one unit, of which it has `count`; `used` is what live allocations draw."""
-    body = reservation.body
-    return {
-        "id": reservation.id,
-        "namespace": reservation.namespace,
-        "state": reservation.state.value,
-        "start": time_text(body.start),
-        "end": time_text(body.end),
-        "nodes": [node for node, _ in reservation.holds] or list(body.nodes),
-        "count": body.count,
-        "resources": amounts(body.resources),
-        "used": amounts(drawn),
-        "priority": body.priority,
-    }
-
-
-def amounts(vector: Resources) -> dict[str, Any]:
-    """A vector with every built-in dimension, zeros too, so that scripts need not ask whether it is there."""
-    return {**{name: vector.amount(name) for name in BUILT_IN}, "extended": dict(vector.extended)}
 
 
 def queue_positions(state: State) -> dict[RequestKey, int]:

@@ -1,13 +1,18 @@
-"""The decision that the folded state holds for a request: the ledger is the answer, this is its wording."""
+"""What the folded state says of a request, and of a reservation: the ledger is the answer, this is its wording."""
+
+from typing import Any
 
 from berth.ids import AllocationId, Attempt, Namespace, NodeId, RequestKey, Term
 from berth.messages.decisions import Decision, EvictedAllocation, PlacedAllocation
+from berth.messages.documents import time_text
 from berth.messages.events import RequestStatus
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
 from berth.model import entitlement
 from berth.model.cluster import AllocationState
 from berth.model.ledger import State
+from berth.model.reservation import Reservation
+from berth.resources import BUILT_IN, Resources
 
 
 def decision_of(state: State, key: RequestKey) -> Decision | None:
@@ -52,6 +57,34 @@ def rejection(request: Request, digest: str, *reasons: Reason) -> Decision:
         reasons=reasons,
         digest=digest,
     )
+
+
+def reservation_row(state: State, reservation: Reservation) -> dict[str, Any]:
+    """As `berth reservation list` shows it and a command about it is answered; times are RFC 3339.
+
+    `resources` are those of one unit, of which it has `count`; `held` says how many on which node; `used` is
+    what live allocations draw.
+    """
+    body = reservation.body
+    return {
+        "id": reservation.id,
+        "namespace": reservation.namespace,
+        "state": reservation.state.value,
+        "start": time_text(body.start),
+        "end": time_text(body.end),
+        "nodes": [node for node, _ in reservation.holds] or list(body.nodes),
+        "count": body.count,
+        "held": [{"node": node, "count": count} for node, count in reservation.holds],
+        "resources": amounts(body.resources),
+        "used": amounts(state.reservations.drawn_in_all(reservation)),
+        "priority": body.priority,
+        "on_expiry": body.on_expiry.value,
+    }
+
+
+def amounts(vector: Resources) -> dict[str, Any]:
+    """A vector with every built-in dimension, zeros too, so that scripts need not ask whether it is there."""
+    return {**{name: vector.amount(name) for name in BUILT_IN}, "extended": dict(vector.extended)}
 
 
 def trace_id_of(traceparent: str | None) -> str | None:

@@ -176,9 +176,11 @@ def test_a_reservation_row_shows_its_window_its_nodes_and_what_is_drawn() -> Non
             "end": "2026-01-01T01:00:00Z",
             "nodes": ["n1"],
             "count": 1,
+            "held": [{"node": "n1", "count": 1}],
             "resources": {"cpu_millicores": 4_000, "ram_mb": 0, "disk_mb": 0, "instances": 0, "extended": {}},
             "used": {"cpu_millicores": 1_000, "ram_mb": 0, "disk_mb": 0, "instances": 1, "extended": {}},
             "priority": 50,
+            "on_expiry": "keep",
         }
     ]
 
