@@ -28,15 +28,19 @@ NAMES_PER_TRACE_MAX = 256
 NAME_CHARACTERS_MAX = 200
 """Longer than any `namespace/id`; a longer value is not indexed."""
 
+TRACES_MAX = 10_000
+BYTES_MAX = 64 * 1024 * 1024
+BYTES_PER_TRACE_MAX = 4 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceLimits:
     """How much is kept. The limits of one trace keep an endless one from pushing out all others."""
 
-    traces: int = 10_000
-    bytes: int = 64 * 1024 * 1024
+    traces: int = TRACES_MAX
+    bytes: int = BYTES_MAX
     spans_per_trace: int = 2_000
-    bytes_per_trace: int = 4 * 1024 * 1024
+    bytes_per_trace: int = BYTES_PER_TRACE_MAX
 
     def __post_init__(self) -> None:
         assert self.traces >= 1

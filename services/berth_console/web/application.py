@@ -15,14 +15,12 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from berth_console.receiver import Receiver
+from berth_console.settings import LOOPBACK_HOSTS
 from berth_console.web.filters import FILTERS
 from berth_console.web.pages import Pages
 from berth_console.web.read_models import ReadModels
 
 _HERE = Path(__file__).parent
-
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1", "[::1]")
-"""Names by which a browser on this machine reaches a console that listens on loopback."""
 
 SECURITY_HEADERS = {
     "content-security-policy": (

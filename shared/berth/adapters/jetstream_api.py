@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from berth.adapters.nats_bus import NatsBus
+from berth.adapters.connection import Connection
 from berth.adapters.replies import Replies
 from berth.errors import BerthError, TimedOut, Unreachable
 
@@ -42,14 +42,14 @@ class ApiRefused(BerthError):
 class JetStreamApi:
     """One connection's questions to JetStream. Whoever waits gets Unreachable at once when the connection breaks."""
 
-    def __init__(self, bus: NatsBus, replies: Replies) -> None:
+    def __init__(self, bus: Connection, replies: Replies) -> None:
         self.bus = bus
         self._replies = replies
         self._forget = bus.on_connection(lost=self._on_lost)
 
     @classmethod
-    async def open(cls, bus: NatsBus) -> "JetStreamApi":
-        return cls(bus, await Replies.open(bus, f"{bus.inbox}.js"))
+    async def open(cls, bus: Connection) -> "JetStreamApi":
+        return cls(bus, await Replies.open(bus, bus.new_inbox()))
 
     async def call(self, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask `$JS.API.<name>`.

@@ -7,16 +7,15 @@ only when the acknowledgement names the stream and exactly the next sequence.
 import base64
 import contextlib
 import logging
-import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
 import tenacity
 
 from berth import subjects
+from berth.adapters.connection import Connection
 from berth.adapters.jetstream_api import MESSAGE_NOT_FOUND, ApiRefused, JetStreamApi, refusal_in
-from berth.adapters.nats_bus import NatsBus
 from berth.adapters.pull import HEARTBEAT, Pull, PullEnded, PullSettings, delivered
 from berth.adapters.replies import NobodyThere
 from berth.errors import Halted, InvalidCommand, Overloaded, TimedOut, Unreachable
@@ -36,6 +35,7 @@ NOT_STORED = frozenset({10054, 10060})
 _RETRY_SECONDS_MIN = 0.05
 _RETRY_SECONDS_MAX = 1.0
 _INACTIVE_SECONDS = 300
+_HOLES_MAX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +57,14 @@ class JetStreamLedger:
     leader must not leave late (RAFT section 2, step 1).
     """
 
-    def __init__(self, bus: NatsBus, api: JetStreamApi, settings: LedgerSettings) -> None:
+    def __init__(self, bus: Connection, api: JetStreamApi, settings: LedgerSettings) -> None:
         self._bus = bus
         self._api = api
         self._settings = settings
         self._doubted: Sequence | None = None
 
     @classmethod
-    async def open(cls, bus: NatsBus, settings: LedgerSettings) -> "JetStreamLedger":
+    async def open(cls, bus: Connection, settings: LedgerSettings) -> "JetStreamLedger":
         return cls(bus, await JetStreamApi.open(bus), settings)
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ class JetStreamLedger:
 
     # --- follow -----------------------------------------------------------------------------------
 
-    async def follow(self, after: Sequence) -> AsyncIterator[list[StoredMessage]]:
+    async def follow(self, after: Sequence) -> AsyncGenerator[list[StoredMessage], None]:
         """Every message after `after`, in order, without a hole, in the batches in which they arrive; never ends.
 
         An empty list means "nothing more right now" (caught up). Goes on from where it was after a restart
@@ -158,7 +158,8 @@ class JetStreamLedger:
                     if taken.messages:
                         yield taken.messages
                     if taken.missing is not None:
-                        self._note_hole(tail, taken.missing)
+                        log.warning("ledger_hole_seen", extra={"after": tail.position, "next": taken.missing})
+                        tail.note_hole(taken.missing)
                         break
                     if taken.pending == 0:
                         yield []
@@ -170,17 +171,11 @@ class JetStreamLedger:
             finally:
                 pull.close()
 
-    def _note_hole(self, tail: "_Tail", found: Sequence) -> None:
-        if not tail.is_second_hole():
-            log.warning("ledger_hole_seen", extra={"after": tail.position, "next": found})
-            return
-        raise Halted(sequence=tail.position, why=f"{STREAM} has nothing between it and {found}: records are lost")
-
     async def _consume(self, after: Sequence) -> tuple[Pull, int]:
         """A pull from `after` on, tried until it works, and how many messages wait for it."""
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type((Unreachable, ApiRefused)),
-            wait=tenacity.wait_random_exponential(multiplier=_RETRY_SECONDS_MIN, max=_RETRY_SECONDS_MAX),
+            wait=tenacity.wait_exponential(multiplier=_RETRY_SECONDS_MIN, max=_RETRY_SECONDS_MAX),
             before_sleep=self._note_retry,
         ):
             with attempt:
@@ -198,14 +193,15 @@ class JetStreamLedger:
         last = await self.last_sequence()
         if last < after:
             raise Halted(sequence=after, why=f"{STREAM} ends at {last} now: it lost records or is another stream")
-        name = f"{settings.consumer}-{secrets.token_hex(4)}" if settings.shared_user else settings.consumer
+        unique = self._bus.new_inbox().rpartition(".")[2]
+        name = f"{settings.consumer}-{unique}" if settings.shared_user else settings.consumer
         if not settings.shared_user:
             with contextlib.suppress(ApiRefused):  # usually there is none; if it is another reason, creating says so
                 await self._api.call(f"CONSUMER.DELETE.{STREAM}.{name}")
         pull_settings = PullSettings(
             stream=STREAM, consumer=name, batch=settings.batch, heartbeat_seconds=settings.heartbeat_seconds
         )
-        pull = await Pull.open(self._bus, pull_settings, f"{self._bus.inbox}.tail.{secrets.token_hex(4)}")
+        pull = await Pull.open(self._bus, pull_settings)
         pull.on_status = lambda status: _compare_tails(pull, status)
         try:
             created = await self._api.call(
@@ -274,6 +270,7 @@ class _Tail:
     def __init__(self, after: Sequence) -> None:
         self.position = after
         self._hole_after: Sequence | None = None
+        self._asked = 0
 
     def take(self, envelopes: list[Envelope]) -> _Taken:
         """The new messages, up to the first hole; what comes after a hole is asked for again."""
@@ -289,7 +286,11 @@ class _Tail:
                 messages.append(StoredMessage(sequence=self.position, payload=envelope.payload))
         return _Taken(messages=messages, pending=pending)
 
-    def is_second_hole(self) -> bool:
-        """Whether the same sequence was missing before: asked for anew, it still did not come."""
-        again, self._hole_after = self._hole_after == self.position, self.position
-        return again
+    def note_hole(self, found: Sequence) -> None:
+        """Raises:
+        Halted: the same sequence was missing before, asked for anew each time: the stream does not have it.
+        """
+        self._asked = self._asked + 1 if self._hole_after == self.position else 1
+        self._hole_after = self.position
+        if self._asked >= _HOLES_MAX:
+            raise Halted(sequence=self.position, why=f"{STREAM} has nothing between it and {found}: records are lost")

@@ -7,6 +7,7 @@ only so that a drain never waits for a reader.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import re
 import secrets
@@ -21,6 +22,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from berth.adapters.connection import INBOX, headers_size
 from berth.adapters.nats_server import is_new_enough, parse_version
 from berth.adapters.users import public_key
 from berth.errors import BerthError, InvalidCommand, Overloaded, Problem, Unreachable
@@ -28,17 +30,11 @@ from berth.ports import Envelope
 
 log = logging.getLogger(__name__)
 
-INBOX = "_INBOX_"
 _DRAIN_SECONDS = 5
 _CONNECT_SECONDS = 2
-_HEADER_OVERHEAD = len(b"NATS/1.0\r\n\r\n")
 _PAYLOAD_PARTS = 64
 """What a subject, a reply and the frame of a queued message weigh beside it, roughly, in bytes."""
 _PERMISSION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
-
-
-def _nothing() -> None:
-    """For whoever does not care."""
 
 
 class NotPermitted(BerthError):
@@ -90,10 +86,11 @@ class NatsBus:
         self._queued = asyncio.Event()
         self._up = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
-        self._listeners: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self._listeners: list[tuple[Callable[[], None] | None, Callable[[], None] | None]] = []
         self._deaf: dict[str, str] = {}
         self._refusal: asyncio.Future[str] | None = None
         self._closing = False
+        self._inboxes = itertools.count(1)
         self.inbox = f"{INBOX}{settings.user}.{secrets.token_hex(6)}"
         """Prefix for reply subjects of this connection alone: `<inbox>.<token>`."""
 
@@ -183,8 +180,12 @@ class NatsBus:
         version = self._connection.connected_server_version
         return f"{version.major}.{version.minor}.{version.patch}"
 
+    def new_inbox(self) -> str:
+        """Another prefix like `inbox` that nobody used before."""
+        return f"{self.inbox}-{next(self._inboxes)}"
+
     def on_connection(
-        self, *, lost: Callable[[], None] = _nothing, regained: Callable[[], None] = _nothing
+        self, *, lost: Callable[[], None] | None = None, regained: Callable[[], None] | None = None
     ) -> Callable[[], None]:
         """Call these when the connection breaks and when it is back; the result ends that."""
         listener = (lost, regained)
@@ -249,7 +250,7 @@ class NatsBus:
             )
         self._outbox_bytes += weight
         self._outbox.append(
-            _Outgoing(subject=subject, payload=payload, headers=headers, reply=reply or "", weight=weight)
+            _Outgoing(subject=subject, payload=payload, headers=headers or None, reply=reply or "", weight=weight)
         )
         self._queued.set()
 
@@ -351,13 +352,15 @@ class NatsBus:
         if not self._closing:
             log.warning("connection_lost", extra={"user": self._settings.user, "url": self._settings.url})
         for lost, _ in tuple(self._listeners):
-            lost()
+            if lost is not None:
+                lost()
 
     async def _on_reconnected(self) -> None:
         log.info("connection_regained", extra={"user": self._settings.user, "url": self._settings.url})
         self._up.set()
         for _, regained in tuple(self._listeners):
-            regained()
+            if regained is not None:
+                regained()
 
     async def _on_closed(self) -> None:
         if not self._closing:
@@ -383,8 +386,3 @@ def envelope(message: Msg) -> Envelope:
             status=int(status),
         )
     return Envelope(subject=message.subject, payload=message.data, headers=headers, reply=message.reply or None)
-
-
-def headers_size(headers: dict[str, str]) -> int:
-    """Bytes of `headers` as they are sent."""
-    return _HEADER_OVERHEAD + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from berth.adapters.nats_bus import NatsBus
+from berth.adapters.connection import Connection
 from berth.errors import BerthError
 from berth.ports import Envelope
 
@@ -52,7 +52,7 @@ class PullEnded(BerthError):
 class Pull:
     """Made by `open`. One reader calls `arrived` again and again; `close` when done."""
 
-    def __init__(self, bus: NatsBus, settings: PullSettings, inbox: str) -> None:
+    def __init__(self, bus: Connection, settings: PullSettings, inbox: str) -> None:
         self._bus = bus
         self._settings = settings
         self._inbox = inbox
@@ -72,10 +72,10 @@ class Pull:
         """Sees each status first; True when it dealt with it (a new request follows)."""
 
     @classmethod
-    async def open(cls, bus: NatsBus, settings: PullSettings, inbox: str) -> "Pull":
-        """Listen on `<inbox>.*`, which nobody else may have used: late messages of an older pull stay out."""
-        pull = cls(bus, settings, inbox)
-        pull._forget.append(await bus.subscribe(f"{inbox}.*", pull._receive))
+    async def open(cls, bus: Connection, settings: PullSettings) -> "Pull":
+        """Listen on an inbox that nobody used before: late messages of an older pull stay out."""
+        pull = cls(bus, settings, bus.new_inbox())
+        pull._forget.append(await bus.subscribe(f"{pull._inbox}.*", pull._receive))
         pull._forget.append(bus.on_connection(lost=lambda: pull.end("the connection broke")))
         if not bus.connected:
             pull.end("not connected")

@@ -6,13 +6,12 @@ the pin. The pin is lost when no pull comes from it for PIN_TIMEOUT_SECONDS, so 
 
 import asyncio
 import logging
-import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from berth import subjects
+from berth.adapters.connection import Connection, headers_size
 from berth.adapters.jetstream_api import JetStreamApi, refusal_in
-from berth.adapters.nats_bus import NatsBus, headers_size
 from berth.adapters.pull import WRONG_PIN, Pull, PullEnded, PullSettings, delivered
 from berth.errors import Unreachable
 from berth.ports import Envelope, QueuedMessage
@@ -34,7 +33,7 @@ _RETRY_SECONDS_MAX = 1.0
 class JetStreamQueue:
     """The RequestQueue port on the consumer that `streams.create_request_consumer` makes."""
 
-    def __init__(self, bus: NatsBus, api: JetStreamApi, *, batch: int = 64) -> None:
+    def __init__(self, bus: Connection, api: JetStreamApi, *, batch: int = 64) -> None:
         self._bus = bus
         self._api = api
         self._pin: str | None = None
@@ -49,7 +48,7 @@ class JetStreamQueue:
         )
 
     @classmethod
-    async def open(cls, bus: NatsBus) -> "JetStreamQueue":
+    async def open(cls, bus: Connection) -> "JetStreamQueue":
         return cls(bus, await JetStreamApi.open(bus))
 
     def close(self) -> None:
@@ -60,12 +59,12 @@ class JetStreamQueue:
         """Whether this process holds the pin as far as it knows: it received messages and was not refused since."""
         return self._pin is not None
 
-    async def pull(self) -> AsyncIterator[list[QueuedMessage]]:
+    async def pull(self) -> AsyncGenerator[list[QueuedMessage], None]:
         """Batches as they arrive; never ends. An empty batch: the pin was lost, look at `pinned`."""
         attempts = 0
         while True:
             await self._bus.until_connected()
-            pull = await Pull.open(self._bus, self._settings, f"{self._bus.inbox}.queue.{secrets.token_hex(4)}")
+            pull = await Pull.open(self._bus, self._settings)
             pull.more = self._members
             pull.on_status = lambda status, pull=pull: self._lost_pin(pull, status)
             try:

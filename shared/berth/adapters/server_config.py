@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from berth.adapters.connection import PAYLOAD_BYTES_MAX
 from berth.adapters.permissions import RESPONSE_SECONDS, permissions
 from berth.adapters.users import User
 from berth.errors import InvalidSetting
@@ -18,7 +19,6 @@ CONFIG_FILE = "nats.conf"
 USERS_FILE = "users.conf"
 ACCOUNT = "BERTH"
 SYSTEM_ACCOUNT = "SYS"
-PAYLOAD_BYTES_MAX = 1024 * 1024
 ANY_PORT = -1
 """The server takes a free port and writes it to its ports file."""
 

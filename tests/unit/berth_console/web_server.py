@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Coroutine, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -119,7 +119,7 @@ def running_console(
         uvicorn.Config(console_application(receiver, cluster), port=0, log_config=None, lifespan="off", loop="asyncio")
     )
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(_serve(server, receiver, forward_to)))
+    thread = threading.Thread(target=lambda: _run(loop, _serve(server, receiver, forward_to)))
     thread.start()
     try:
         while not server.started:
@@ -130,7 +130,13 @@ def running_console(
     finally:
         server.should_exit = True
         thread.join()
+
+
+def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
+    try:
+        loop.run_until_complete(work)
         loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
         loop.close()
 
 

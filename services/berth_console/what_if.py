@@ -1,0 +1,49 @@
+"""What would be decided on the running cluster's state: the services themselves, in a Cell (`berth plan --live`)."""
+
+from pydantic import TypeAdapter, ValidationError
+
+from berth.errors import InvalidCommand, Problem
+from berth.messages.commands import Query
+from berth.messages.requests import Document, Request
+from berth.messages.validation import problems
+from berth.model.ledger import State
+from berth.subjects import CLUSTER
+from berth_cell.plan import plan
+from berth_console.paging import Row
+
+REQUESTS_MAX = 256
+"""A Cell decides while the console waits; more belong into `berth plan --cluster`, offline."""
+
+
+class PlanDocument(Document):
+    """`seed` varies the strategy random."""
+
+    requests: tuple[Request, ...]
+    explain: bool = False
+    seed: str = ""
+
+
+_PLAN: TypeAdapter[PlanDocument] = TypeAdapter(PlanDocument)
+
+
+def planned(state: State, namespace: str, query: Query, now_ms: int) -> Row:
+    """The plan result for the requests of the query's document, decided in order on a copy of `state`.
+
+    Raises:
+        InvalidCommand: no such document, or requests of another namespace than the question's.
+    """
+    try:
+        document = _PLAN.validate_python(query.document or {}, strict=False)
+    except ValidationError as error:
+        raise InvalidCommand(problems(error, root="")) from None
+    if not 1 <= len(document.requests) <= REQUESTS_MAX:
+        raise InvalidCommand([Problem(path="requests", expected=f"expected 1 to {REQUESTS_MAX} requests")])
+    foreign = [
+        Problem(path=f"requests[{place}].namespace", expected=f"expected {namespace}, as the question's subject says")
+        for place, request in enumerate(document.requests)
+        if namespace not in (CLUSTER, request.namespace)
+    ]
+    if foreign:
+        raise InvalidCommand(foreign)
+    result = plan(state, document.requests, at_ms=now_ms, explain=document.explain, salt=document.seed)
+    return result.as_mapping()
