@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 BEHIND_SECONDS = 5.0
 """How long a follower may stay behind an announced position before it asks the stream anew."""
-_READ_AGAIN = tenacity.wait_exponential_jitter(initial=0.05, max=2)
+_READ_AGAIN = tenacity.wait_random_exponential(multiplier=0.05, max=2)
 
 
 class OtherHistory(BerthError):

@@ -250,7 +250,7 @@ async def _when_there_is_room(send: Callable[[], None]) -> None:
 def _persistently() -> tenacity.AsyncRetrying:
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type((Unreachable, TimedOut, Overloaded)),
-        wait=tenacity.wait_exponential_jitter(initial=0.05, max=2),
+        wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
         stop=tenacity.stop_after_delay(STORE_GIVE_UP_SECONDS),
         reraise=True,
     )

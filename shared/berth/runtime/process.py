@@ -1,6 +1,6 @@
 """One service as a process: settings → bus, ledger, work queue → runner; signals, health, `$SRV`, exit code.
 
-    sys.exit(process.main(QuotaSettings.load(), lambda identity: QuotaService(identity)))
+    sys.exit(process.main(QuotaSettings, lambda settings, identity: QuotaService(settings, identity)))
 
 A process that ends with another code than 0 is started again by its supervisor and folds again: all state
 is in the ledger. SIGTERM and SIGINT drain: take nothing more, finish, end with 0.
@@ -12,9 +12,11 @@ import gc
 import logging
 import secrets
 import signal
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import TypeVar
 
 import tenacity
 import uvloop
@@ -24,7 +26,7 @@ from berth.adapters.nats_bus import BusSettings, NatsBus
 from berth.adapters.request_queue import JetStreamQueue
 from berth.adapters.system_clock import SystemClock
 from berth.effects import Identity, Service
-from berth.errors import BerthError, Unreachable
+from berth.errors import BerthError, InvalidSetting, Unreachable
 from berth.ports import Bus
 from berth.runtime import exporting, health, logs, telemetry
 from berth.runtime.runner import Runner, Surroundings
@@ -40,13 +42,18 @@ _YOUNG, _MIDDLE, _OLD = 10_000, 50, 100
 """Collector thresholds: full collections stop everything for as long as the state is large (RAFT section 2,
 Stalls), and the hot path makes no reference cycles."""
 
-Build = Callable[[Identity], Service]
+Settings = TypeVar("Settings", bound=ServiceSettings)
 
 
-def main(settings: ServiceSettings, build: Build) -> int:
-    """Run the service until it is asked to end; the process's exit code."""
+def main(kind: type[Settings], build: Callable[[Settings, Identity], Service]) -> int:
+    """Run the service until it is asked to end; the process's exit code (2: a wrong setting)."""
     if not __debug__:
         raise SystemExit("Berth does not run under python -O: its invariants are asserts")
+    try:
+        settings = kind.load()
+    except InvalidSetting as error:
+        sys.stderr.write(f"{service_name(kind.service)}: {error}\n")
+        return error.exit_code
     logs.configure(settings.user, style=settings.log_format, level=settings.log_level)
     identity = new_identity(settings.user)
     exported = exporting.start(
@@ -54,7 +61,7 @@ def main(settings: ServiceSettings, build: Build) -> int:
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            return loop.run(_serve(settings, identity, build(identity), exported.spans))
+            return loop.run(_serve(settings, identity, build(settings, identity), exported.spans))
     except BerthError as error:
         log.error("process_failed", extra={"code": error.code, "why": str(error)})  # noqa: TRY400 no bug of ours
         return error.exit_code
@@ -129,7 +136,7 @@ async def _connected(settings: ServiceSettings, lost: Callable[[str], None]) -> 
     wanted = BusSettings(url=settings.nats_url, user=settings.user, seed_file=settings.nkey_file)
     async for attempt in tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(Unreachable),
-        wait=tenacity.wait_exponential_jitter(initial=0.1, max=2),
+        wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
         stop=tenacity.stop_after_delay(CONNECT_GIVE_UP_SECONDS),
         reraise=True,
     ):

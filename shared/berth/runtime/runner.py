@@ -297,6 +297,8 @@ class Runner:
         if self.halted is not None:
             effects = [effect for effect in effects if isinstance(effect, Reply | Note)]
         await self._performer.perform(self._traces.continued(effects))
+        if self._performer.returned:
+            self._wake.set()
 
     def _folded(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
