@@ -15,7 +15,8 @@ from berth.effects import Identity
 from berth.errors import BerthError
 from berth.runtime import exporting, health, logs
 from berth.runtime.service_api import Endpoint, ServiceApi
-from berth_raft.process import RaftNode, keep_pauses_short
+from berth_raft.machine import Machine, keep_pauses_short
+from berth_raft.process import RaftNode
 from berth_raft.settings import RaftNodeSettings
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ ENDPOINTS = (subjects.COMMIT, subjects.ADMIN_RAFT)
 async def serve(settings: RaftNodeSettings) -> int:
     """0 when asked to end, 1 when the process must be started again."""
     telemetry = exporting.start("berth-raft", settings.user, endpoint=settings.otlp_endpoint)
-    node = RaftNode(settings, telemetry.spans)
+    machine = Machine(settings, lost=lambda why: node.end(why))
+    node = RaftNode(settings, machine, telemetry.spans)
     asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: asked.done() or asked.set_result(None))

@@ -2,7 +2,7 @@
 
 Format 1. The file has 8,192 bytes: two slots of 4,096, each within one page and one sector. A slot is one line:
 
-    {"format":1,"generation":7,"incarnation":1,"term":5,"vote":"raft-2","crc":"8be9f0d4"}
+    {"format":1,"generation":7,"incarnation":1,"term":5,"vote":"raft-2","crc":"39d906b3"}
 
 then spaces, and a newline as its last byte. `vote` is null when free; `crc` is the CRC-32 of everything before
 `,"crc"`, as 8 hex digits. Only exactly these bytes are valid: reading a slot and writing it again gives the same.
@@ -98,7 +98,8 @@ def newest(image: bytes) -> tuple[int, Slot] | Amnesiac:
     ]
     if not valid:
         return Amnesiac(why="both slots of the hard state are corrupt")
-    older, newer = min(valid, key=_generation), max(valid, key=_generation)
+    valid.sort(key=_generation)
+    older, newer = valid[0], valid[-1]
     if older[1].generation == newer[1].generation and older[1] != newer[1]:
         return Amnesiac(why="the slots of the hard state contradict each other")
     if not older[1].hard_state.may_become(newer[1].hard_state):

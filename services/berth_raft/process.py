@@ -1,21 +1,20 @@
-"""One raft node as a process: the election on its own thread, the ledger and the proposals on the main one."""
+"""One raft node: election, ledger and bus wired together. Holds no rule of its own.
+
+What it stands on (`Outside`) is handed in, so the same node runs on a machine (`machine`) and in the
+simulated world.
+"""
 
 import asyncio
-import gc
 import logging
-import random
-import secrets
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from typing import Protocol
 
 from berth import subjects
+from berth.adapters.connection import Connection
 from berth.adapters.jetstream_api import JetStreamApi
 from berth.adapters.jetstream_ledger import JetStreamLedger, LedgerSettings
-from berth.adapters.nats_bus import BusSettings, NatsBus
 from berth.adapters.streams import check_ledger_stream
-from berth.adapters.system_clock import SystemClock
-from berth.errors import InvalidCommand, InvalidSetting
+from berth.errors import CorruptRecord, InvalidCommand, InvalidSetting
 from berth.ids import NodeId, Sequence
 from berth.messages.commands import (
     AdminAnswer,
@@ -26,47 +25,76 @@ from berth.messages.commands import (
     TransferLeadership,
 )
 from berth.model.ledger import State
-from berth.ports import Envelope
+from berth.ports import Clock, Envelope
 from berth.runtime import traceparent
 from berth.runtime.telemetry import Spans
 from berth.wire import codec
-from berth_raft import hard_state
 from berth_raft.commit import Answer
-from berth_raft.core.effects import Amnesiac, HardState
+from berth_raft.core.effects import HardState, RoleChanged
 from berth_raft.core.node import RaftCore
-from berth_raft.core.settings import InvalidRaftSetting, RaftSettings
-from berth_raft.election import ElectionThread
+from berth_raft.core.settings import Dice, InvalidRaftSetting, RaftSettings
+from berth_raft.election import MemberView
 from berth_raft.hearing import Hearing
-from berth_raft.leadership import Leadership
+from berth_raft.leadership import ElectionControl, Leadership
 from berth_raft.observing import CommitObserver, observe
 from berth_raft.settings import RaftNodeSettings
 
 log = logging.getLogger(__name__)
 
-SWITCH_INTERVAL_S = 0.0005
-YOUNG_OBJECTS = 50_000
-NEVER = 1_000_000_000
 HAND_OVER_S = 0.4
 
 
-def keep_pauses_short() -> None:
-    """No full collection on its own, and a quick hand-over between threads (RAFT section 2, "Stalls").
+class NodeConnection(Connection, Protocol):
+    """A connection that can be closed."""
 
-    Measured there: with the default collector heartbeats pause for seconds. The hot path makes no cycles.
-    """
-    gc.set_threshold(YOUNG_OBJECTS, 20, NEVER)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    async def close(self) -> None: ...
+
+
+class Promises(Protocol):
+    """What this node has promised; durable when `store` returns."""
+
+    @property
+    def hard_state(self) -> HardState: ...
+    def store(self, hard_state: HardState) -> None: ...
+
+
+class RunningElection(ElectionControl, Protocol):
+    """An election that takes part until it is stopped."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def view(self) -> MemberView: ...
+    def transfer(self, to: str | None) -> None: ...
+
+
+class Outside(Protocol):
+    """What a node stands on."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def dice(self) -> Dice: ...
+
+    async def connect(self, *, keeps: bool) -> NodeConnection:
+        """A connection of this node's user. `keeps`: what is published while it is down may leave later."""
+        ...
+
+    def promises(self, *, ledger_term: int) -> Promises:
+        """As they were stored, or new ones above `ledger_term` when they are lost."""
+        ...
+
+    def election(
+        self, make_core: Callable[[], RaftCore], promises: Promises, on_role: Callable[[RoleChanged], None]
+    ) -> RunningElection:
+        """An election that is not started yet, with a connection of its own."""
+        ...
 
 
 class RaftNode:
-    """Wires election, ledger and bus together; holds no rule of its own."""
+    """Made, started, and stopped once."""
 
-    def __init__(self, settings: RaftNodeSettings, spans: Spans) -> None:
+    def __init__(self, settings: RaftNodeSettings, outside: Outside, spans: Spans) -> None:
         """Raises InvalidSetting: a configuration that could not elect."""
-        if settings.data_dir is None:
-            raise InvalidSetting(
-                f"{RaftNodeSettings.prefix()}DATA_DIR is required", hint="a raft node keeps its vote there"
-            )
         try:
             self._raft = RaftSettings(
                 members=settings.members,
@@ -78,14 +106,15 @@ class RaftNode:
         except InvalidRaftSetting as error:
             raise InvalidSetting(f"{error.setting}: {error.expected}", hint=error.hint) from None
         self._settings = settings
-        self._folder: Path = settings.data_dir
-        self._clock = SystemClock()
+        self._outside = outside
+        self._clock = outside.clock
         self._hearing = Hearing(self._clock.monotonic_us() // 1000)
         self._spans = spans
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._commits: Callable[[], None] | None = None
-        self._bus: NatsBus | None = None
-        self._election: ElectionThread | None = None
+        self._bus: NodeConnection | None = None
+        self._ledger_bus: NodeConnection | None = None
+        self._election: RunningElection | None = None
         self._leadership: Leadership | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -95,9 +124,14 @@ class RaftNode:
         return self._leadership
 
     @property
-    def bus(self) -> NatsBus:
+    def bus(self) -> NodeConnection:
         assert self._bus is not None, "asked before it was started"
         return self._bus
+
+    def end(self, why: str) -> None:
+        """This process must exit; called on the main loop."""
+        if not self._ended.done():
+            self._ended.set_result(why)
 
     @property
     def ended(self) -> asyncio.Future[str]:
@@ -106,11 +140,11 @@ class RaftNode:
 
     async def start(self) -> None:
         """Returns when the node follows and takes part in elections."""
-        self._bus = await self._connect(keeps=True)
-        ledger_bus = await self._connect(keeps=False)
-        api = await JetStreamApi.open(ledger_bus)
+        self._bus = await self._outside.connect(keeps=True)
+        self._ledger_bus = await self._outside.connect(keeps=False)
+        api = await JetStreamApi.open(self._ledger_bus)
         await check_ledger_stream(api, replicas=self._settings.replicas)
-        ledger = await JetStreamLedger.open(ledger_bus, LedgerSettings(consumer=self._settings.user))
+        ledger = await JetStreamLedger.open(self._ledger_bus, LedgerSettings(consumer=self._settings.user))
         self._leadership = Leadership(
             State(),
             node_id=self._settings.user,
@@ -124,12 +158,16 @@ class RaftNode:
             observer=CommitObserver(self._spans),
         )
         observe(self._leadership)
-        store = await self._hard_state(ledger)
-        self._election = ElectionThread(
-            lambda: self._core(store.hard_state),
-            lambda: self._connect(keeps=False),
-            store,
-            self._clock,
+        promises = self._outside.promises(ledger_term=await _last_term(ledger))
+        self._election = self._outside.election(
+            lambda: RaftCore(
+                self._settings.user,
+                self._raft,
+                promises.hard_state,
+                self._outside.dice,
+                self._clock.monotonic_us(),
+            ),
+            promises,
             self._leadership.role_changed,
         )
         self._leadership.election = self._election
@@ -156,48 +194,13 @@ class RaftNode:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if election is not None:
             await election.stop()
-        if self._bus is not None:
-            await self._bus.close()
+        for connection in (self._ledger_bus, self._bus):
+            if connection is not None:
+                await connection.close()
 
     def _leadership_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and not self._ended.done():
-            self._ended.set_result(f"the ledger's task ended: {task.exception()!r}")
-
-    async def _connect(self, *, keeps: bool) -> NatsBus:
-        settings = BusSettings(
-            url=self._settings.nats_url,
-            user=self._settings.user,
-            seed_file=self._settings.nkey_file,
-            connect_within_seconds=None,
-            keeps_while_disconnected=keeps,
-        )
-        return await NatsBus.connect(settings, lost=self._lost)
-
-    def _lost(self, why: str) -> None:
-        """Called on any thread: the connection is closed for good, so this process ends and is started again."""
-        self._ended.get_loop().call_soon_threadsafe(lambda: self._ended.done() or self._ended.set_result(why))
-
-    def _core(self, promised: HardState) -> RaftCore:
-        dice = random.Random(secrets.randbits(64))  # noqa: S311 - spreads timeouts, guards nothing
-        return RaftCore(self._settings.user, self._raft, promised, dice, self._clock.monotonic_us())
-
-    async def _hard_state(self, ledger: JetStreamLedger) -> hard_state.HardStateStore:
-        """This node's promises. A node that has lost them waits until the ledger shows what it may not repeat.
-
-        In a ledger without a barrier nobody has voted yet. Later, a new incarnation begins above the term that the
-        ledger is at: whatever this node may have promised in a term that led to nothing is fenced by the ledger.
-        """
-        path = self._folder / "hard-state"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        found = hard_state.load(path)
-        if not isinstance(found, Amnesiac):
-            return found
-        term = await _last_term(ledger)
-        if path.exists():
-            path.rename(path.with_suffix(f".corrupt-{self._clock.now_ms()}"))
-        incarnation = 1 if term == 0 else self._clock.now_ms() // 1000
-        log.warning("hard_state_created", extra={"why": found.why, "term": term, "incarnation": incarnation})
-        return hard_state.create(path, HardState(incarnation=incarnation, term=term, vote=None))
+        if not task.cancelled():
+            self.end(f"the ledger's task ended: {task.exception()!r}")
 
     # ------------------------------------------------------------------ the bus
 
@@ -302,7 +305,7 @@ async def _last_term(ledger: JetStreamLedger) -> int:
         try:
             if stored is not None:
                 return codec.decode_record(stored.payload).term
-        except codec.CorruptRecord:
+        except CorruptRecord:
             continue
     return 0
 

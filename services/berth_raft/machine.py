@@ -1,0 +1,90 @@
+"""What a raft node stands on in the real world: its disk, its connections, a thread for its election."""
+
+import asyncio
+import gc
+import logging
+import random
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from berth.adapters.nats_bus import BusSettings, NatsBus
+from berth.adapters.system_clock import SystemClock
+from berth.errors import InvalidSetting
+from berth_raft import hard_state
+from berth_raft.core.effects import Amnesiac, HardState, RoleChanged
+from berth_raft.core.node import RaftCore
+from berth_raft.election import ElectionThread
+from berth_raft.process import Promises
+from berth_raft.settings import RaftNodeSettings
+
+log = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_S = 0.0005
+YOUNG_OBJECTS = 50_000
+NEVER = 1_000_000_000
+
+
+def keep_pauses_short() -> None:
+    """No full collection on its own, and a quick hand-over between threads (RAFT section 2, "Stalls").
+
+    Measured there: with the default collector heartbeats pause for seconds. The hot path makes no cycles.
+    """
+    gc.set_threshold(YOUNG_OBJECTS, 20, NEVER)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+class Machine:
+    """The `Outside` of one process. `lost` is called on the main loop when a connection is closed for good."""
+
+    def __init__(self, settings: RaftNodeSettings, *, lost: Callable[[str], None]) -> None:
+        """Raises InvalidSetting: no folder to keep the vote in."""
+        if settings.data_dir is None:
+            raise InvalidSetting(
+                f"{RaftNodeSettings.prefix()}DATA_DIR is required", hint="a raft node keeps its vote there"
+            )
+        self.clock = SystemClock()
+        self.dice = random.Random(secrets.randbits(64))  # noqa: S311 - spreads timeouts, guards nothing
+        self._settings = settings
+        self._folder: Path = settings.data_dir
+        self._main = asyncio.get_running_loop()
+        self._lost = lost
+
+    async def connect(self, *, keeps: bool) -> NatsBus:
+        settings = BusSettings(
+            url=self._settings.nats_url,
+            user=self._settings.user,
+            seed_file=self._settings.nkey_file,
+            connect_within_seconds=None,
+            keeps_while_disconnected=keeps,
+        )
+        return await NatsBus.connect(settings, lost=self._on_lost)
+
+    def _on_lost(self, why: str) -> None:
+        """Called on whichever loop the connection belongs to."""
+        self._main.call_soon_threadsafe(self._lost, why)
+
+    def promises(self, *, ledger_term: int) -> hard_state.HardStateStore:
+        """A node that lost them begins a new incarnation above the term that the ledger is at.
+
+        In a ledger without a barrier nobody has voted yet. Whatever else it may have promised in a term that
+        led to nothing is fenced by the ledger: two barriers of one term are never both valid.
+        """
+        path = self._folder / "hard-state"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        found = hard_state.load(path)
+        if not isinstance(found, Amnesiac):
+            return found
+        if path.exists():
+            path.rename(path.with_suffix(f".corrupt-{self.clock.now_ms()}"))
+        incarnation = 1 if ledger_term == 0 else self.clock.now_ms() // 1000
+        log.warning(
+            "hard_state_created", extra={"why": found.why, "term": ledger_term, "incarnation": incarnation}
+        )
+        return hard_state.create(path, HardState(incarnation=incarnation, term=ledger_term, vote=None))
+
+    def election(
+        self, make_core: Callable[[], RaftCore], promises: Promises, on_role: Callable[[RoleChanged], None]
+    ) -> ElectionThread:
+        return ElectionThread(make_core, lambda: self.connect(keeps=False), promises, self.clock, on_role)
