@@ -16,7 +16,7 @@ document.getElementById("close-all")?.addEventListener("click", () => {
 
 // A link to a span opens it.
 function openTarget() {
-  const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  const target = document.getElementById(location.hash.slice(1));
   target?.querySelector("details")?.setAttribute("open", "");
 }
 addEventListener("hashchange", openTarget);
