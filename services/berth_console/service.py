@@ -44,7 +44,7 @@ class ConsoleService:
 
     def __init__(self, *, traces: TraceStore, what_if: dict[str, WhatIf], events: RecentEvents | None = None) -> None:
         self.state = State()
-        self.is_caught_up = False
+        self.traces = traces
         self._events = events or RecentEvents()
         self._sources = Sources(state=self.state, events=self._events, traces=traces, what_if=what_if)
         self._waiting: list[Asked] = []
@@ -59,7 +59,6 @@ class ConsoleService:
 
     def started(self, now_ms: int) -> list[Effect]:
         del now_ms
-        self.is_caught_up = True
         return []
 
     def fold(self, record: Record, now_ms: int) -> list[Effect]:

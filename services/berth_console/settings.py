@@ -40,6 +40,14 @@ class ConsoleSettings(ServiceSettings):
             return False
 
     @property
+    def telemetry_endpoint(self) -> str | None:
+        """Itself; nowhere while nobody knows yet which free port that will be."""
+        if not self.port:
+            return None
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 recognised, not bound
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
     def hosts(self) -> tuple[str, ...]:
         """The names that are answered."""
         if self.allowed_hosts is not None:

@@ -3,7 +3,8 @@
     sys.exit(process.main(QuotaSettings, lambda settings, identity: QuotaService(settings, identity)))
 
 A process that ends with another code than 0 is started again by its supervisor and folds again: all state
-is in the ledger. SIGTERM and SIGINT drain: take nothing more, finish, end with 0.
+is in the ledger. SIGTERM and SIGINT drain: take nothing more, finish, end with 0. What a process offers
+besides its service (the console's pages) is entered first and left last, in the same loop.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from typing import TypeVar
 
@@ -43,10 +45,19 @@ _YOUNG, _MIDDLE, _OLD = 10_000, 50, 100
 Stalls), and the hot path makes no reference cycles."""
 
 Settings = TypeVar("Settings", bound=ServiceSettings)
+Built = TypeVar("Built", bound=Service)
+Beside = Callable[[health.WhyNotReady], AbstractAsyncContextManager[object]]
 
 
-def main(kind: type[Settings], build: Callable[[Settings, Identity], Service]) -> int:
-    """Run the service until it is asked to end; the process's exit code (2: a wrong setting)."""
+def main(
+    kind: type[Settings],
+    build: Callable[[Settings, Identity], Built],
+    beside: Callable[[Settings, Built, health.WhyNotReady], AbstractAsyncContextManager[object]] | None = None,
+) -> int:
+    """Run the service until it is asked to end; the process's exit code (2: a wrong setting).
+
+    `beside`: what else runs meanwhile, before the bus is there and until telemetry has left.
+    """
     if not __debug__:
         raise SystemExit("Berth does not run under python -O: its invariants are asserts")
     try:
@@ -57,16 +68,21 @@ def main(kind: type[Settings], build: Callable[[Settings, Identity], Service]) -
     logs.configure(settings.user, style=settings.log_format, level=settings.log_level)
     identity = new_identity(settings.user)
     exported = exporting.start(
-        service_name(settings.service), f"{identity.user}-{identity.boot}", endpoint=settings.otlp_endpoint
+        service_name(settings.service), f"{identity.user}-{identity.boot}", endpoint=settings.telemetry_endpoint
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            return loop.run(_serve(settings, identity, build(settings, identity), exported.spans))
+            service = build(settings, identity)
+            around = _nothing if beside is None else partial(beside, settings, service)
+            return loop.run(_serve(settings, identity, service, exported, around))
     except BerthError as error:
         log.error("process_failed", extra={"code": error.code, "why": str(error)})  # noqa: TRY400 no bug of ours
         return error.exit_code
-    finally:
-        exported.close()
+
+
+def _nothing(why_not_ready: health.WhyNotReady) -> AbstractAsyncContextManager[object]:
+    del why_not_ready
+    return nullcontext()
 
 
 def service_name(service: str) -> str:
@@ -79,7 +95,9 @@ def new_identity(user: str) -> Identity:
     return Identity(user=user, boot=secrets.token_hex(4))
 
 
-async def _serve(settings: ServiceSettings, identity: Identity, service: Service, spans: Spans) -> int:
+async def _serve(
+    settings: ServiceSettings, identity: Identity, service: Service, exported: exporting.Telemetry, beside: Beside
+) -> int:
     stop, lost = asyncio.Event(), list[str]()
 
     def on_lost(why: str) -> None:
@@ -90,6 +108,8 @@ async def _serve(settings: ServiceSettings, identity: Identity, service: Service
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     state = _State()
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(beside(state.why_not_ready))
+        stack.push_async_callback(asyncio.to_thread, exported.close)
         if settings.health_port is not None:
             server = await health.serve(settings.health_port, state.why_not_ready)
             stack.callback(server.close)
@@ -97,7 +117,7 @@ async def _serve(settings: ServiceSettings, identity: Identity, service: Service
         if bus is None:
             return 0
         stack.push_async_callback(bus.close)
-        around = await _surroundings(settings, bus, service, spans, stack)
+        around = await _surroundings(settings, bus, service, exported.spans, stack)
         runner = state.runner = Runner(service, identity, around)
         _observe(runner)
         async with described(bus, settings.service, identity, runner):

@@ -56,6 +56,11 @@ class ServiceSettings(BaseSettings):
     otlp_endpoint: Annotated[str | None, Field(validation_alias=OTLP_ENDPOINT)] = None
     """Base address of an OTLP/HTTP receiver; None: nothing is exported."""
 
+    @property
+    def telemetry_endpoint(self) -> str | None:
+        """Where this process's own telemetry goes."""
+        return self.otlp_endpoint
+
     @classmethod
     def settings_customise_sources(
         cls,
