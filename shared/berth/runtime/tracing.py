@@ -5,7 +5,7 @@ Nothing here decides anything: the same effects leave, with other contexts in th
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,8 +49,9 @@ class Brought:
 class Traces:
     """The contexts that this process was brought lately, and the spans it made of them."""
 
-    def __init__(self, spans: Spans) -> None:
+    def __init__(self, spans: Spans, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.spans = spans
+        self._now_ns = now_ns
         self._brought: OrderedDict[str, Brought] = OrderedDict()
 
     # --- in ---------------------------------------------------------------------------------------
@@ -86,7 +87,7 @@ class Traces:
             return message
         about: dict[str, AttributeValue] = {telemetry.NAMESPACE: message.tokens["namespace"]}
         self.spans.finished(
-            Span(operation=_RECEIVE, context=root, parent=None, start_ns=at_ns, end_ns=time.time_ns(), attributes=about)
+            Span(operation=_RECEIVE, context=root, parent=None, start_ns=at_ns, end_ns=self._now_ns(), attributes=about)
         )
         self._remember(root, _PROCESS[REQUEST.name], at_ns)
         return replace(message, traceparent=root)
@@ -97,7 +98,7 @@ class Traces:
         """The same effects, each sampled context in them replaced by that of the span of our work."""
         if not self.spans.recording:
             return effects
-        leaving = Leaving(self, _said(effects), time.time_ns())
+        leaving = Leaving(self, _said(effects), self._now_ns())
         return [leaving.rewritten(effect) for effect in effects]
 
     def brought(self, context: str, now_ns: int) -> Brought:
@@ -120,7 +121,7 @@ class Traces:
                     context=context,
                     parent=None,
                     start_ns=start_ns,
-                    end_ns=time.time_ns(),
+                    end_ns=self._now_ns(),
                     attributes=counts,
                 )
             )
@@ -167,10 +168,10 @@ class Leaving:
         context = event.traceparent or given
         if context is None or not traceparent.is_sampled(context):
             return event if context == event.traceparent else replace(event, traceparent=context)
-        key = (context, event.key)
-        if key not in made:
-            made[key] = self._work(context, event.key)
-        return replace(event, traceparent=made[key])
+        about = None if event.traceparent is None else event.key  # a command about many requests is one piece of work
+        if (context, about) not in made:
+            made[context, about] = self._work(context, about)
+        return replace(event, traceparent=made[context, about])
 
     def _evaluation(self, evaluation: Evaluation) -> Evaluation:
         made: list[str] = []
@@ -214,8 +215,10 @@ class Leaving:
 
     def _worked(self, context: str, about: About) -> str:
         """The span of our work on what brought `context`: the one that was made already, or a new one."""
-        done = self.traces.brought(context, self.now_ns).worked.get(about)
-        return self._work(context, about) if done is None else done
+        worked = self.traces.brought(context, self.now_ns).worked
+        if about is None and worked:
+            return next(reversed(worked.values()))
+        return worked[about] if about in worked else self._work(context, about)
 
     def _work(self, context: str, about: About) -> str:
         """A new span of our work on what brought `context`."""
