@@ -1,7 +1,8 @@
 """Log lines: one JSON object a line, or a short line for people; trace ids where a trace is known.
 
 A line is an event with fields: `log.info("noun_pasttense", extra={...})`. The field `traceparent` is
-written as `trace_id` and `span_id`. The exporter of spans may speak once a minute, no more often.
+written as `trace_id` and `span_id`; those of a mapping `fields` may have any name, also one that logging
+uses itself. The exporter of spans may speak once a minute, no more often.
 """
 
 import json
@@ -48,6 +49,9 @@ class OnceAMinute(logging.Filter):
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    more = fields.pop("fields", None)
+    if isinstance(more, Mapping):
+        fields |= more
     context = fields.pop("traceparent", None)
     if isinstance(context, str):
         fields["trace_id"] = traceparent.trace_id(context)
