@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from berth_raft.core.effects import Amnesiac, Effect, HardState, Role, RoleChanged
-from berth_raft.core.messages import Heartbeat, Request, VoteReply
-from berth_raft.core.node import Dice, RaftCore
-from berth_raft.core.settings import RaftSettings
+from berth_raft.core.effects import Amnesiac, HardState, Role, Send
+from berth_raft.core.messages import Heartbeat, Message, Request, VoteReply
+from berth_raft.core.node import RaftCore
+from berth_raft.core.outbox import Outbox
+from berth_raft.core.settings import Dice, RaftSettings
 from tests.simulation.test_elections import (
     changes_after_a_rejoin,
     changes_with_a_follower_out_of_reach,
@@ -31,11 +32,17 @@ class VotesAreNotDurable(RaftCore):
         self._vote = vote
 
 
+class LeakyOutbox(Outbox):
+    def send(self, to: str, message: Message) -> None:
+        self._ready.append(Send(to=to, message=message))
+
+
 class SendsBeforeItIsDurable(RaftCore):
-    def _finish(self, before: RoleChanged) -> list[Effect]:
-        effects = super()._finish(before)
-        self._outbox.synced(self._outbox.newest_token)
-        return effects + self._outbox.drain()
+    def __init__(
+        self, node_id: str, settings: RaftSettings, hard_state: HardState | Amnesiac, random: Dice, now_us: int
+    ) -> None:
+        super().__init__(node_id, settings, hard_state, random, now_us)
+        self._outbox = LeakyOutbox()
 
 
 class VotesForEverybody(RaftCore):

@@ -99,11 +99,12 @@ def test_a_history_does_not_depend_on_how_python_hashes(repository: Path) -> Non
 # ---------------------------------------------------------------- calm is I18
 
 
-def test_a_calm_minute_has_no_leader_change(seed: int) -> None:
+def test_a_calm_stretch_has_no_leader_change(seed: int) -> None:
+    """RAFT asks for none in an hour: that is 180 seeds."""
     world = calm_world(seed)
     started_us = world.now_us
 
-    world.run_for(60 * SECOND)
+    world.run_for(20 * SECOND)
 
     assert world.leader_changes(started_us) == []
 

@@ -73,5 +73,11 @@ class RoleChanged:
     leader: str | None
     active: bool
 
+    def __post_init__(self) -> None:
+        assert self.term >= 0
+        assert self.role is not Role.LEADER or self.leader is not None, "a leader knows itself"
+        assert self.role in (Role.LEADER, Role.FOLLOWER) or self.leader is None, "who campaigns follows nobody"
+        assert self.leader is not None or not self.active, "nobody is active where nobody leads"
+
 
 Effect = Send | Persist | RoleChanged

@@ -27,10 +27,6 @@ class Outbox:
         return self._synced == self._issued
 
     @property
-    def newest_token(self) -> int:
-        return self._issued
-
-    @property
     def failed(self) -> bool:
         """Whether the newest `Persist` is known to have failed; nothing is on its way to the disk then."""
         return self._failed

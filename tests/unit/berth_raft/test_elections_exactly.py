@@ -264,6 +264,14 @@ def test_asked_again_by_the_same_candidate_it_says_yes_again_and_writes_nothing(
     assert len(node.written) == writes
 
 
+def test_a_pre_candidate_that_voted_waits_for_the_winner() -> None:
+    node, _ = a_pre_candidate(term=5)
+
+    assert first(node.hears("c", vote(5)), VoteReply).granted
+
+    assert node.seen == (Role.FOLLOWER, 5, None)
+
+
 def test_saying_yes_again_does_not_forget_the_leader_that_was_heard_since() -> None:
     node = a_follower(term=5, leader=None)
     node.hears("b", vote(6, candidate="b"))
