@@ -10,11 +10,11 @@ from berth.adapters.connection import Connection
 from berth.adapters.jetstream_ledger import JetStreamLedger, LedgerSettings
 from berth.adapters.replies import Replies
 from berth.adapters.request_queue import JetStreamQueue
-from berth.effects import Effect, Identity, Message
-from berth.ids import LedgerId, Sequence, Term
-from berth.messages.commands import Committed, ProposalAnswer
+from berth.effects import Acknowledge, Effect, Identity, Message, Reply
+from berth.ids import LedgerId, Namespace, Sequence, Term
+from berth.messages.commands import AdminAnswer, Committed, ProposalAnswer
 from berth.messages.envelope import NO_HASH, Record, Tip, tip_of
-from berth.messages.events import Event, LeaderElected, LedgerCreated, Transaction
+from berth.messages.events import Event, LeaderElected, LedgerCreated, QuotaSet, Transaction
 from berth.ports import Appended, Clock, Envelope
 from berth.runtime import telemetry, traceparent
 from berth.runtime.runner import Runner, Surroundings
@@ -22,6 +22,7 @@ from berth.runtime.telemetry import NoSpans, Span, Spans
 from berth.sim.virtual_time import SimulatedClock
 from berth.subjects import Subject
 from berth.wire import codec
+from tests.builders import a_request
 from tests.contract.worlds import World
 
 LEDGER_ID = LedgerId("l1")
@@ -274,3 +275,31 @@ async def until(holds: Callable[[], Any], *, within_seconds: float = 20) -> None
     async with asyncio.timeout(within_seconds):
         while not holds():  # noqa: ASYNC110 what is waited for has no event of its own
             await asyncio.sleep(0.005)
+
+
+# --- scripts --------------------------------------------------------------------------------------------
+
+QUOTA_SET: Transaction = (Event(QuotaSet(), Namespace("team-a")),)
+ADMIN = subjects.ADMIN_QUOTA.of()
+APPLY = b'{"command":"apply","quotas":[]}'
+
+
+def reply(message: Message) -> list[Effect]:
+    """The script of a service that says yes."""
+    return [] if message.reply_to is None else [Reply(to=message.reply_to, body=AdminAnswer(detail="yes"))]
+
+
+def acknowledge(message: Message) -> list[Effect]:
+    """The script of a service that is done with whatever comes from the work queue."""
+    return [] if message.delivery is None else [Acknowledge(delivery=message.delivery)]
+
+
+def fail(*_: Any) -> list[Effect]:
+    """The script of a service with a bug."""
+    raise AssertionError("a bug")
+
+
+def submit(stage: Stage, *names: str, namespace: str = "team-a") -> None:
+    """Publish a list of small requests, as a client does."""
+    requests = [a_request(name, namespace=namespace) for name in names]
+    stage.bus.publish(subjects.REQUEST.of(namespace=namespace), codec.encode_requests(requests))
