@@ -145,10 +145,11 @@ def units_that_fit(state: State, node: Node, unit: Resources, *, start: int, end
             for window in windows_of(state, node.id)
             if first < window.start < end
         ]
-    return min(_times(unit, left) for left in free)
+    return min(times_that_fit(unit, left) for left in free)
 
 
-def _times(unit: Resources, free: Resources) -> int:
+def times_that_fit(unit: Resources, free: Resources) -> int:
+    """How many times `unit` is contained in `free`; 0 where it lacks something."""
     return max(0, min(free.amount(dimension) // amount for dimension, amount in unit.dimensions()))
 
 

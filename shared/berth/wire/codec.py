@@ -42,9 +42,16 @@ def request_digest(request: Request) -> str:
     return digest_of(orjson.dumps(request.body, option=orjson.OPT_SORT_KEYS))
 
 
+def request_shape(request: Request) -> bytes:
+    """The normalised body without its id: requests of one shape can be placed in the same places."""
+    body = {name: value for name, value in request.body.items() if name != "id"}
+    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+
+
 def body_digest(body: BaseModel) -> str:
-    """The same for any other document that is known by its id."""
-    return digest_of(orjson.dumps(body.model_dump(mode="json", exclude_none=True), option=orjson.OPT_SORT_KEYS))
+    """The same for any other document that is known by its id; defaults are left out here too."""
+    members = body.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    return digest_of(orjson.dumps(members, option=orjson.OPT_SORT_KEYS))
 
 
 # --- JSON, strictly -----------------------------------------------------------------------------

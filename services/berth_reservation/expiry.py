@@ -1,0 +1,113 @@
+"""What ends with time: windows, what draws on them, and the durations of allocations. Pure; milliseconds UTC."""
+
+from collections.abc import Iterator
+
+from berth.ids import AllocationId, RequestKey
+from berth.messages.documents import OnExpiry
+from berth.messages.envelope import RECORD_BYTES_MAX, RECORD_EVENTS_MAX
+from berth.messages.events import AllocationsEnded, Event, How, ReservationEnded, ReservationStatus, Transaction
+from berth.messages.reasons import ReasonCode
+from berth.model.cluster import AllocationState
+from berth.model.ledger import State, draws_on
+from berth.model.reservation import Reservation, ReservationState
+from berth.model.reservation_rules import is_due
+from berth_reservation.departures import departure
+
+EVENTS_MAX = RECORD_EVENTS_MAX - 64
+BYTES_MAX = RECORD_BYTES_MAX // 2
+"""A part stays well inside one record, whose head and digests need room too."""
+
+EVENT_BYTES = 512
+"""An event without its ids, generously."""
+
+
+def over(state: State, reservation: Reservation, status: ReservationStatus) -> list[Transaction]:
+    """End the reservation. With `on_expiry: evict`, what draws on it goes first: in the same transaction, or in
+    as many as one record each can hold; the last of them ends the reservation.
+    """
+    parts: list[list[Event]] = [[]]
+    if status is ReservationStatus.EXPIRED and reservation.body.on_expiry is OnExpiry.EVICT:
+        for key, names in _drawers(state, reservation).items():
+            events = departure(state, key, names, How.EXPIRED, ReasonCode.RESERVATION_OVER)
+            if _is_full(parts[-1], events):
+                parts.append([])
+            parts[-1] += events
+    parts[-1].append(Event(ReservationEnded(reservation=reservation.id, status=status), reservation.namespace))
+    return [tuple(part) for part in parts]
+
+
+def _drawers(state: State, reservation: Reservation) -> dict[RequestKey, list[AllocationId]]:
+    found: dict[RequestKey, list[AllocationId]] = {}
+    if reservation.state is not ReservationState.ACTIVE:
+        return found
+    for node, _ in reservation.holds:
+        for allocation in state.cluster.on_node(node).values():
+            owner = draws_on(state, allocation)
+            if owner is not None and owner.id == reservation.id:
+                found.setdefault(allocation.request_key, []).append(allocation.id)
+    return found
+
+
+def _is_full(part: list[Event], more: list[Event]) -> bool:
+    if not part:
+        return False
+    return len(part) + len(more) > EVENTS_MAX or _size(part) + _size(more) > BYTES_MAX
+
+
+def _size(events: list[Event]) -> int:
+    named = (event.data.ids for event in events if isinstance(event.data, AllocationsEnded))
+    return EVENT_BYTES * len(events) + sum(len(name) + 3 for names in named for name in names)
+
+
+def next_change(state: State, reservation: Reservation, now: int) -> int | None:
+    """When something is due for it; a time in the past is due at once. None: never, it is over.
+
+    One that is in use cannot be idle for long enough sooner than its whole idle time from now.
+    """
+    body = reservation.body
+    match reservation.state:
+        case ReservationState.PENDING:
+            return body.end
+        case ReservationState.HELD:
+            return body.start
+        case ReservationState.ACTIVE:
+            if body.allocate_once and state.reservations.drawers.get(reservation.id):
+                return now
+            idle = unused_by(state, reservation)
+            seconds = body.release_if_unused_after_seconds
+            if idle is None and seconds is not None:
+                idle = now + seconds * 1000
+            return body.end if idle is None else min(idle, body.end)
+        case _:
+            return None
+
+
+def unused_by(state: State, reservation: Reservation) -> int | None:
+    """When an active reservation has been idle for as long as it allows; None: in use, or it allows any time (R92)."""
+    seconds = reservation.body.release_if_unused_after_seconds
+    since = state.reservations.idle_since.get(reservation.id)
+    return None if seconds is None or since is None else since + seconds * 1000
+
+
+# --- durations --------------------------------------------------------------------------------------------
+
+
+def ends_of(state: State, key: RequestKey) -> Iterator[int]:
+    """When the durations of a request's placed allocations are over."""
+    known = state.queue.requests.get(key)
+    for name in known.live if known else ():
+        allocation = state.cluster.allocations[key[0], name]
+        if allocation.ends_at is not None and allocation.state is AllocationState.PLACED:
+            yield allocation.ends_at
+
+
+def expire(state: State, key: RequestKey, at: int) -> Transaction | None:
+    """End what of a request has had its time at `at`; None: nothing has."""
+    known = state.queue.requests.get(key)
+    live = [state.cluster.allocations[key[0], name] for name in known.live] if known else []
+    due = [one.id for one in live if is_due(state, one, at) and one.ends_at is not None and one.ends_at <= at]
+    if known is None or not due:
+        return None
+    is_plain = all(one.state is AllocationState.PLACED for one in live)
+    attempt = known.attempt if is_plain else None
+    return tuple(departure(state, key, due, How.EXPIRED, ReasonCode.DURATION_OVER, attempt=attempt))
