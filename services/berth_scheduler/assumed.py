@@ -10,8 +10,6 @@ from berth.model.cluster import Allocation, AllocationState
 from berth.model.feasibility import ends_at
 from berth.model.ledger import State, draws_on
 
-AttemptKey = tuple[RequestKey, Attempt]
-
 
 def provisional(request: Request, name: AllocationId, node: NodeId, *, at: int) -> Allocation:
     """The allocation as the ledger would have it, if it were placed at `at` (milliseconds UTC)."""
@@ -45,42 +43,55 @@ class Assumptions:
     """What proposals in flight would place, laid on a view while decisions are made on it.
 
     A fold must never see it: lift it before, lay it again before the next decision. What is laid comes off
-    exactly, by the view's journal.
+    exactly, by the view's journal. A request is assumed for one attempt at a time.
+
+    `released`: how many have been dropped so far; what only they kept from its place may have it now.
     """
 
     state: State
-    _entries: dict[AttemptKey, tuple[Allocation, ...]] = field(
-        default_factory=dict["AttemptKey", "tuple[Allocation, ...]"]
+    released: int = 0
+    _entries: dict[RequestKey, tuple[Attempt, tuple[Allocation, ...]]] = field(
+        default_factory=dict["RequestKey", "tuple[Attempt, tuple[Allocation, ...]]"]
     )
     _mark: int | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, key: AttemptKey) -> bool:
+    def __contains__(self, key: RequestKey) -> bool:
         return key in self._entries
 
-    def add(self, key: AttemptKey, request: Request, placed: Iterable[AllocationPlaced], *, at: int) -> None:
-        """From now on `placed` counts as taken, for this attempt."""
-        assert key not in self._entries, f"I8: {key} is assumed twice"
+    def add(self, request: Request, attempt: Attempt, placed: Iterable[AllocationPlaced], *, at: int) -> None:
+        """From now on `placed` counts as taken for this request."""
+        assert request.key not in self._entries, f"I8: {request.key} is assumed twice"
         allocations = tuple(provisional(request, one.id, one.node, at=at) for one in placed)
-        self._entries[key] = allocations
+        self._entries[request.key] = (attempt, allocations)
         if self._mark is not None:
             self._lay(allocations)
 
-    def drop(self, key: AttemptKey) -> bool:
-        """It was committed, refused or given up; whether it was assumed at all."""
-        if key not in self._entries:
-            return False
-        self.lift()
+    def drop(self, key: RequestKey, attempt: Attempt) -> None:
+        """It was refused or given up, if that attempt was assumed at all."""
+        if key in self._entries and self._entries[key][0] == attempt:
+            self.lift()
+            self._forget(key)
+
+    def folded(self, keys: Iterable[RequestKey]) -> None:
+        """The ledger decided about these requests: older attempts are no longer assumed."""
+        assert self._mark is None, "a fold must not see what is only assumed"
+        for key in keys:
+            known = self.state.queue.requests.get(key)
+            if key in self._entries and (known is None or known.attempt > self._entries[key][0]):
+                self._forget(key)
+
+    def _forget(self, key: RequestKey) -> None:
         del self._entries[key]
-        return True
+        self.released += 1
 
     def lay(self) -> None:
         """Put everything assumed on the view."""
         if self._mark is None:
             self._mark = self.state.journal.begin()
-            for allocations in self._entries.values():
+            for _, allocations in self._entries.values():
                 self._lay(allocations)
 
     def lift(self) -> None:
@@ -91,6 +102,5 @@ class Assumptions:
 
     def _lay(self, allocations: tuple[Allocation, ...]) -> None:
         for allocation in allocations:
-            present = allocation.node in self.state.cluster.nodes
-            if present and allocation.key not in self.state.cluster.on_node(allocation.node):
+            if allocation.node in self.state.cluster.nodes:
                 assume(self.state, allocation)

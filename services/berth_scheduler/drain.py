@@ -1,0 +1,115 @@
+"""Emptying a node that is being drained: each request's instances move to other nodes in one transaction.
+
+Nothing is evicted before there is another place for it; what has none stays and is tried again. Only live,
+placed work is touched. A request that must not be rescheduled ends here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from berth.ids import Attempt, NodeId, RequestKey
+from berth.messages.events import (
+    AllocationPlaced,
+    AllocationsEnded,
+    AllocationsReleasing,
+    EventData,
+    How,
+    RequestPlaced,
+    Transaction,
+    about,
+)
+from berth.messages.reasons import ReasonCode
+from berth.messages.requests import Request, Reschedule
+from berth.model.cluster import Allocation, AllocationState
+from berth.model.ledger import State, draws_on
+from berth_scheduler.board import Board
+from berth_scheduler.departure import Cause, departures
+from berth_scheduler.placement import instance_names
+from berth_scheduler.search import search_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One transaction of a drain. `placed`: where the instances go; empty when they only leave."""
+
+    request: Request
+    attempt: Attempt
+    transaction: Transaction
+    placed: tuple[AllocationPlaced, ...] = ()
+
+
+def to_be_moved(state: State) -> Iterator[RequestKey]:
+    """The requests with placed instances on draining nodes, by node and allocation."""
+    found: dict[RequestKey, None] = {}
+    for name in sorted(node.id for node in state.cluster.nodes.values() if node.draining):
+        for _, allocation in sorted(state.cluster.on_node(name).items()):
+            if allocation.state is AllocationState.PLACED:
+                found[allocation.request_key] = None
+    yield from found
+
+
+def move(board: Board, key: RequestKey, *, at: int, seed: str, evict: bool = False) -> Move | None:
+    """Move what can be moved of the request away from draining nodes at `at` (milliseconds UTC).
+
+    None: nothing is left to move, or nothing fits anywhere now. `evict`: do not wait for a place.
+    """
+    state = board.state
+    known = state.queue.requests.get(key)
+    leaving = _leaving(state, key) if known is not None else []
+    if known is None or not leaving:
+        return None
+    request = known.request
+    if evict or request.reschedule is Reschedule.NEVER:
+        (group,) = departures(state, leaving, Cause(how=How.EVICTED, reason=ReasonCode.DRAINED, at=at))
+        return Move(request=request, attempt=known.attempt, transaction=group)
+    nodes = _other_nodes(board, request, leaving, at=at, attempt=known.attempt, seed=seed)
+    if not nodes:
+        return None
+    leaving = leaving[: len(nodes)]
+    names = instance_names(state, request, len(nodes), leaving={one.id for one in leaving})
+    placed = tuple(
+        AllocationPlaced(id=name, node=node, charge=request.charge) for name, node in zip(names, nodes, strict=True)
+    )
+    events = (_leave(request, leaving, at), RequestPlaced(allocations=placed))
+    transaction = tuple(about(key, data, attempt=known.attempt, traceparent=known.traceparent) for data in events)
+    return Move(request=request, attempt=known.attempt, transaction=transaction, placed=placed)
+
+
+def _leaving(state: State, key: RequestKey) -> list[Allocation]:
+    """The request's placed instances on draining nodes, by index."""
+    known = state.queue.requests[key]
+    live = [state.cluster.allocations[key[0], name] for name in known.live]
+    return sorted(
+        (one for one in live if one.state is AllocationState.PLACED and state.cluster.nodes[one.node].draining),
+        key=lambda one: (one.index, one.id),
+    )
+
+
+def _other_nodes(
+    board: Board, request: Request, leaving: list[Allocation], *, at: int, attempt: Attempt, seed: str
+) -> list[NodeId]:
+    """Nodes for as many of `leaving` as have another place, at best all."""
+    with board.state.journal.trial():
+        if not request.grace_seconds:  # they are gone before the others come
+            for allocation in leaving:
+                _vacate(board.state, allocation, at)
+        board.renew()
+        search = search_for(board, request, at=at, attempt=attempt, seed=seed)
+        search.at_least(1, len(leaving))
+        nodes = [board.ids[position] for position in search.picks]
+        search.clear()
+    return nodes
+
+
+def _vacate(state: State, allocation: Allocation, at: int) -> None:
+    state.cluster.vacate(allocation)
+    if draws_on(state, allocation) is not None and allocation.reservation is not None:
+        state.reservations.give_back(allocation.reservation, allocation.node, allocation.charge, at=at)
+
+
+def _leave(request: Request, leaving: list[Allocation], at: int) -> EventData:
+    ids = tuple(one.id for one in leaving)
+    if not request.grace_seconds:
+        return AllocationsEnded(ids=ids, how=How.EVICTED, reason=ReasonCode.DRAINED)
+    until = at + request.grace_seconds * 1000
+    return AllocationsReleasing(ids=ids, how=How.EVICTED, reason=ReasonCode.DRAINED, until=until)

@@ -1,0 +1,329 @@
+"""One evaluation after the other: judged on the own view, offered to the leader, answered to quota.
+
+Items of a batch, and those of proposals in flight, see each other as placed (`assumed`). What fails only
+because of something assumed, or of a node that is silent for the moment, is judged again when that is
+settled: nothing is queued for losing a race. Next in the walk: `berth.v1.commit.scheduler`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from berth.effects import Effect, Reply
+from berth.ids import Attempt, NodeId, RequestKey, Sequence
+from berth.messages.commands import (
+    Evaluation,
+    EvaluationAnswer,
+    EvaluationItem,
+    EvaluationOutcome,
+    Refusal,
+    RefusalCode,
+    Verdict,
+)
+from berth.messages.envelope import Record
+from berth.messages.events import AllocationPlaced, Event, RequestPlaced, RequestSubmitted, Transaction, about
+from berth.model.cluster import AllocationState
+from berth.model.ledger import State, requests_named
+from berth_scheduler.assumed import Assumptions
+from berth_scheduler.board import Board
+from berth_scheduler.limits import Limits
+from berth_scheduler.offers import Offered, Outcome
+from berth_scheduler.placement import Placed, place
+from berth_scheduler.unplaceable import Unplaceable
+
+LOST_RACES = frozenset({RefusalCode.CAPACITY, RefusalCode.RULE, RefusalCode.WINDOW, RefusalCode.STALE_VICTIM})
+"""The ledger had moved on: judged again on the newer view."""
+
+WorkKey = tuple[RequestKey, Attempt]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Work:
+    """One request at one attempt, from the evaluation that brought it to its outcome.
+
+    `askers`: (evaluation, where its answer goes). `placed`: what is on offer, or was accepted (`accepted`).
+    `view`: judged again not before the view is there, or at `wait_until` (milliseconds UTC) at the latest.
+    `blocked`: fails only because of what is assumed or silent; judged again when any of that is not so any more.
+    """
+
+    item: EvaluationItem
+    askers: list[tuple[str, str]]
+    give_up_at: int
+    view: Sequence = Sequence(0)
+    wait_until: int = 0
+    blocked: bool = False
+    conflicts: int = 0
+    placed: tuple[AllocationPlaced, ...] = ()
+    accepted: Sequence | None = None
+    settled: bool = False
+
+    @property
+    def request_key(self) -> RequestKey:
+        return self.item.request.key
+
+    @property
+    def key(self) -> WorkKey:
+        return (self.item.request.key, self.item.attempt)
+
+
+@dataclass(slots=True, kw_only=True)
+class Evaluations:
+    """Everything under evaluation. `pending`: to be judged, in the order in which it was admitted."""
+
+    state: State
+    board: Board
+    assumptions: Assumptions
+    limits: Limits
+    seed: str
+    pending: list[Work] = field(default_factory=list[Work])
+    _obstacles: tuple[int, frozenset[NodeId]] = (0, frozenset())
+    _works: dict[WorkKey, Work] = field(default_factory=dict[WorkKey, Work])
+    _attempts: dict[RequestKey, list[Work]] = field(default_factory=dict[RequestKey, list[Work]])
+    _answers: dict[tuple[str, str], list[EvaluationOutcome]] = field(
+        default_factory=dict[tuple[str, str], list[EvaluationOutcome]]
+    )
+
+    # ------------------------------------------------------------------ in
+
+    def receive(self, evaluation: Evaluation, reply_to: str, now_ms: int) -> None:
+        """Take a batch in. What is under evaluation already only gets one more asker."""
+        for item in evaluation.items:
+            asker = (evaluation.id, reply_to)
+            known = self._works.get((item.request.key, item.attempt))
+            if known is not None:
+                known.askers.append(asker)
+                if known.accepted is not None:
+                    self._say(asker, known, Verdict.ACCEPTED, sequence=known.accepted)
+                continue
+            work = Work(item=item, askers=[asker], give_up_at=now_ms + self.limits.give_up_ms)
+            if len(self._works) >= self.limits.waiting_max:
+                refusal = Refusal(code=RefusalCode.OVERLOADED, detail="too many evaluations wait; ask again later")
+                self._say(asker, work, Verdict.UNAVAILABLE, refusal=refusal)
+                continue
+            self._works[work.key] = work
+            self._attempts.setdefault(work.request_key, []).append(work)
+            self.pending.append(work)
+
+    # ------------------------------------------------------------------ judged
+
+    def judge(self, now_ms: int) -> list[Offered[Work]]:
+        """Place what can be judged now, each seeing the earlier ones; the transactions to offer."""
+        self._tidy(now_ms)
+        ready = [work for work in self.pending if self._is_ready(work)]
+        if not ready:
+            return []
+        at = max(self.state.at, now_ms)
+        offered: list[Offered[Work]] = []
+        failed: list[tuple[Work, Unplaceable]] = []
+        self.assumptions.lay()
+        for work in ready:
+            found = self._place(work, at)
+            if isinstance(found, Placed):
+                work.placed = found.allocations
+                self.assumptions.add(work.item.request, work.item.attempt, found.allocations, at=at)
+                transaction = self._transaction(work)
+                offered.append(Offered(transaction=transaction, purpose=work, traceparent=work.item.traceparent))
+            else:
+                failed.append((work, found))
+        self._judge_alone(failed, at)
+        self.pending = [work for work in self.pending if not work.settled and not work.placed]
+        return offered
+
+    def _tidy(self, now_ms: int) -> None:
+        """Settle what the view has decided already; let go what was waited for, and has come or come too late."""
+        obstacles = (self.assumptions.released, self.board.silent)
+        for work in self.pending:
+            if not work.settled and self._attempt_of(work) > work.item.attempt:
+                self._settle(work, Verdict.SUPERSEDED)
+            if now_ms >= work.wait_until:
+                work.view = Sequence(0)
+            if obstacles != self._obstacles:
+                work.blocked = False
+        self._obstacles = obstacles
+        self.pending = [work for work in self.pending if not work.settled]
+
+    def _attempt_of(self, work: Work) -> int:
+        """The attempt at which the view has the request; an unknown one is at 1."""
+        known = self.state.queue.requests.get(work.request_key)
+        return 1 if known is None else known.attempt
+
+    def _is_ready(self, work: Work) -> bool:
+        """Whether the view is new enough to judge it, and nothing else must be settled first."""
+        is_behind = self._attempt_of(work) < work.item.attempt
+        is_assumed = work.request_key in self.assumptions
+        return not (is_behind or is_assumed or work.blocked or self._is_racing(work))
+
+    def _is_racing(self, work: Work) -> bool:
+        """It lost a race to a record that the view does not have yet."""
+        return self.state.sequence < work.view
+
+    def _place(self, work: Work, at: int) -> Placed | Unplaceable:
+        return place(
+            self.state,
+            work.item.request,
+            missing=self._missing(work),
+            at=at,
+            attempt=work.item.attempt,
+            seed=self.seed,
+            board=self.board,
+        )
+
+    def _missing(self, work: Work) -> int:
+        """What the view says is missing, and what quota asked for, whichever is less; at least one."""
+        request = work.item.request
+        known = self.state.queue.requests.get(request.key)
+        allocations = self.state.cluster.allocations
+        live = [allocations[request.namespace, name] for name in known.live] if known else []
+        placed = sum(one.state is AllocationState.PLACED for one in live)
+        return max(1, min(work.item.missing, request.count - placed))
+
+    def _judge_alone(self, failed: list[tuple[Work, Unplaceable]], at: int) -> None:
+        """Answer what has no place on the committed view either; the rest waits until it is settled."""
+        disturbed = len(self.assumptions) > 0 or bool(self.board.silent)
+        silent = self.board.silent
+        if failed and disturbed:
+            self.assumptions.lift()
+            self.board.silent = frozenset()
+        for work, unplaceable in failed:
+            found = self._place(work, at) if disturbed else unplaceable
+            if isinstance(found, Placed):
+                work.blocked = True
+            else:
+                self._settle(
+                    work,
+                    Verdict.UNPLACEABLE,
+                    reasons=found.reasons,
+                    wake=found.wake,
+                    evaluated_at=self.state.sequence,
+                )
+        self.board.silent = silent
+
+    def _transaction(self, work: Work) -> Transaction:
+        """The request itself, if the ledger does not know it yet, and where it goes."""
+        item = work.item
+        events: list[Event] = []
+        if item.request.key not in self.state.queue.requests:
+            submitted = RequestSubmitted(request=item.request, digest=item.digest)
+            events.append(about(item.request.key, submitted, attempt=item.attempt, traceparent=item.traceparent))
+        placed = RequestPlaced(allocations=work.placed)
+        events.append(about(item.request.key, placed, attempt=item.attempt, traceparent=item.traceparent))
+        return tuple(events)
+
+    # ------------------------------------------------------------------ out
+
+    def decided(self, outcome: Outcome[Work], now_ms: int) -> None:
+        """The leader accepted or refused one transaction."""
+        work, refusal = outcome.purpose, outcome.refusal
+        if work.settled:
+            return
+        if refusal is None:
+            work.accepted = outcome.sequence
+            self._tell(work, Verdict.ACCEPTED, sequence=outcome.sequence)
+            return  # assumed until the record is folded
+        self._withdraw(work)
+        if refusal.code in LOST_RACES:
+            self._raced(work, outcome.sequence, now_ms)
+        elif refusal.code is RefusalCode.SUPERSEDED:
+            self._settle(work, Verdict.SUPERSEDED)
+        else:
+            self._settle(work, Verdict.REFUSED, refusal=refusal)
+
+    def _raced(self, work: Work, sequence: Sequence, now_ms: int) -> None:
+        work.conflicts += 1
+        if work.conflicts >= self.limits.conflicts_max:
+            self._settle(work, Verdict.CONTENDED)
+            return
+        work.view = sequence
+        work.wait_until = now_ms + self.limits.retry_ms
+        self.pending.append(work)
+
+    def folded(self, record: Record) -> None:
+        """The ledger decided: what was placed here is accepted, what was decided otherwise is superseded."""
+        named = list(dict.fromkeys(key for transaction in record.transactions for key in requests_named(transaction)))
+        for key in named:
+            for work in list(self._attempts.get(key, ())):
+                if self._attempt_of(work) > work.item.attempt:
+                    self._decided_by(work, record)
+        self.assumptions.folded(named)
+
+    def _decided_by(self, work: Work, record: Record) -> None:
+        if work.accepted is not None:
+            self._forget(work)
+        elif any(_places(transaction, work) for transaction in record.transactions):
+            self._settle(work, Verdict.ACCEPTED, sequence=record.sequence)
+        else:
+            self._settle(work, Verdict.SUPERSEDED)
+
+    def given_up(self, works: Iterable[Work]) -> None:
+        """The leader did not answer in time."""
+        for work in works:
+            if not work.settled:
+                self._withdraw(work)
+                self._settle(work, Verdict.UNAVAILABLE)
+
+    def expire(self, now_ms: int) -> None:
+        """What has waited too long to be judged goes back."""
+        self.given_up([work for work in self.pending if now_ms >= work.give_up_at])
+        self.pending = [work for work in self.pending if not work.settled]
+
+    def answers(self) -> list[Effect]:
+        """What there is to say by now, one message per evaluation."""
+        effects: list[Effect] = [
+            Reply(to=reply_to, body=EvaluationAnswer(id=name, outcomes=tuple(outcomes)))
+            for (name, reply_to), outcomes in self._answers.items()
+        ]
+        self._answers.clear()
+        return effects
+
+    def deadline(self) -> int | None:
+        """When a pending evaluation must be looked at next (milliseconds UTC)."""
+        times = [work.give_up_at for work in self.pending]
+        times += [work.wait_until for work in self.pending if self._is_racing(work)]
+        return min(times, default=None)
+
+    # ------------------------------------------------------------------ bookkeeping
+
+    def _withdraw(self, work: Work) -> None:
+        """What was assumed for it is free again."""
+        work.placed = ()
+        self.assumptions.drop(work.request_key, work.item.attempt)
+
+    def _settle(self, work: Work, verdict: Verdict, **details: object) -> None:
+        self._tell(work, verdict, **details)
+        self._forget(work)
+
+    def _forget(self, work: Work) -> None:
+        work.settled = True
+        del self._works[work.key]
+        attempts = self._attempts[work.request_key]
+        attempts.remove(work)
+        if not attempts:
+            del self._attempts[work.request_key]
+
+    def _tell(self, work: Work, verdict: Verdict, **details: object) -> None:
+        for asker in work.askers:
+            self._say(asker, work, verdict, **details)
+
+    def _say(self, asker: tuple[str, str], work: Work, verdict: Verdict, **details: object) -> None:
+        request = work.item.request
+        outcome = EvaluationOutcome.model_validate(
+            {
+                "namespace": request.namespace,
+                "request": request.id,
+                "attempt": work.item.attempt,
+                "verdict": verdict,
+                "traceparent": work.item.traceparent,
+                **details,
+            }
+        )
+        self._answers.setdefault(asker, []).append(outcome)
+
+
+def _places(transaction: Transaction, work: Work) -> bool:
+    """Whether the transaction is the one that was offered for this work."""
+    return any(
+        event.key == work.request_key
+        and event.attempt == work.item.attempt
+        and isinstance(event.data, RequestPlaced)
+        and event.data.allocations == work.placed
+        for event in transaction
+    )
