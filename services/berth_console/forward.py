@@ -30,19 +30,23 @@ QUEUE_LENGTH_MAX = 1_000
 SEND_TIMEOUT_SECONDS = 2.0
 ATTEMPTS = 3
 RETRYABLE = frozenset({429, 502, 503, 504})
+UNKNOWN_THERE = frozenset({404, 405, 501})
+"""Answers of an endpoint that has no place for a signal: Jaeger takes traces and nothing else."""
+ASK_AGAIN_SECONDS = 300.0
 WARNING_INTERVAL_SECONDS = 60.0
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class NotTaken(BerthError):
-    """The endpoint could not be reached or said no. `retryable`: a later attempt may succeed."""
+    """The endpoint could not be reached or said no. `status`: its HTTP status, None where nobody answered."""
 
     code = "not_forwarded"
 
-    def __init__(self, message: str, *, retryable: bool) -> None:
+    def __init__(self, message: str, *, status: int | None) -> None:
         super().__init__(message)
-        self.retryable = retryable
+        self.retryable = status is None or status in RETRYABLE
+        self.is_unknown_there = status in UNKNOWN_THERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +133,11 @@ class Forwarder:
         self._queue: asyncio.Queue[Export] = asyncio.Queue(QUEUE_LENGTH_MAX)
         self._queued_bytes = 0
         self._warned_at: float | None = None
+        self._not_before: dict[str, float] = {}
 
     def offer(self, export: Export) -> bool:
         """Queue the export for sending; False when it has nowhere to go or the queue is full (then it is counted)."""
-        if export.signal not in self.to.urls:
+        if export.signal not in self.to.urls or self._now() < self._not_before.get(export.signal, 0):
             return False
         if self._queue.full() or self._queued_bytes + len(export.body) > QUEUE_BYTES_MAX:
             self.dropped += 1
@@ -172,7 +177,9 @@ class Forwarder:
             self.sent += 1
         except NotTaken as refused:
             self.dropped += 1
-            self._warn(str(refused))
+            if refused.is_unknown_there:
+                self._not_before[export.signal] = self._now() + ASK_AGAIN_SECONDS
+            self._warn(refused.message)
 
     def _request(self, export: Export) -> Request:
         headers = {**self.to.headers, "content-type": export.content_type, FORWARDED_HEADER: "1"}
@@ -181,9 +188,12 @@ class Forwarder:
         # The scheme was checked to be http or https when the setting was read.
         return Request(self.to.urls[export.signal], data=export.body, headers=headers, method="POST")  # noqa: S310
 
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
     def _warn(self, why: str) -> None:
         """At most one line a minute: an endpoint that is down stays down for a while."""
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         if self._warned_at is None or now - self._warned_at >= WARNING_INTERVAL_SECONDS:
             self._warned_at = now
             log.warning("telemetry_not_forwarded", extra={"why": why, "exports_dropped": self.dropped})
@@ -198,6 +208,6 @@ def _post(request: Request) -> None:
             answer.read()
     except HTTPError as error:
         error.close()
-        raise NotTaken(f"{request.full_url} answered {error.code}", retryable=error.code in RETRYABLE) from None
+        raise NotTaken(f"{request.full_url} answered {error.code}", status=error.code) from None
     except (OSError, HTTPException) as error:
-        raise NotTaken(f"{request.full_url} does not answer: {error}", retryable=True) from None
+        raise NotTaken(f"{request.full_url} does not answer: {error}", status=None) from None

@@ -163,6 +163,18 @@ def test_two_consoles_that_forward_to_each_other_form_no_circle() -> None:
         assert first.receiver.counters.taken == 1
 
 
+def test_a_signal_that_the_destination_has_no_place_for_is_not_sent_again_and_again() -> None:
+    with running_console() as upstream:
+        urls = {"traces": f"{upstream.url}/v1/traces", "logs": f"{upstream.url}/nowhere"}
+        with running_console(forward_to=Destination(urls=urls)) as console:
+            for _ in range(3):
+                console.post("/v1/logs", b"")
+                console.forwarded()
+            console.post("/v1/traces", A_BODY)
+
+            assert console.forwarded() == (1, 1)
+
+
 def test_a_destination_that_refuses_costs_the_copy_and_nothing_else() -> None:
     with running_console() as upstream:
         urls = {"traces": f"{upstream.url}/nowhere"}
