@@ -2,20 +2,9 @@
 
 import pytest
 
-from berth.ids import Namespace, RequestId, RequestKey
 from berth.runtime import traceparent
 
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-OTHER = "00-1bf7651916cd43dd8448eb211c80319c-c7ad6b7169203331-01"
-UNSAMPLED = CLIENT[:-1] + "0"
-ARRIVED_NS, NOW_NS = 5, 9
-WEB: RequestKey = (Namespace("team-a"), RequestId("web"))
-
-PROCESS_REQUEST = "process berth.v1.request.{namespace}"
-PROCESS_EVALUATE = "process berth.v1.evaluate"
-PROCESS_ANSWER = "process berth.v1.evaluate (answer)"
-PROCESS_LEDGER = "process berth.v1.ledger"
-PUBLISH_DECISION = "publish berth.v1.decision.{namespace}.{request}"
 
 
 @pytest.mark.parametrize(

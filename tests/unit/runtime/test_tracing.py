@@ -29,7 +29,6 @@ from tests.unit.runtime.stage import RememberedSpans
 
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = "00-1bf7651916cd43dd8448eb211c80319c-c7ad6b7169203331-01"
-UNSAMPLED = CLIENT[:-1] + "0"
 ARRIVED_NS, NOW_NS = 5, 9
 WEB: RequestKey = (Namespace("team-a"), RequestId("web"))
 
