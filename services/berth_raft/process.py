@@ -6,15 +6,17 @@ simulated world.
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from berth import subjects
 from berth.adapters.connection import Connection
 from berth.adapters.jetstream_api import JetStreamApi
 from berth.adapters.jetstream_ledger import JetStreamLedger, LedgerSettings
 from berth.adapters.streams import check_ledger_stream
-from berth.errors import CorruptRecord, InvalidCommand, InvalidSetting
+from berth.errors import CorruptRecord, InvalidCommand, InvalidSetting, Unreachable
 from berth.ids import NodeId, Sequence
 from berth.messages.commands import (
     AdminAnswer,
@@ -40,6 +42,8 @@ from berth_raft.observing import CommitObserver, observe
 from berth_raft.settings import RaftNodeSettings
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HAND_OVER_S = 0.4
 
@@ -143,7 +147,7 @@ class RaftNode:
         self._bus = await self._outside.connect(keeps=True)
         self._ledger_bus = await self._outside.connect(keeps=False)
         api = await JetStreamApi.open(self._ledger_bus)
-        await check_ledger_stream(api, replicas=self._settings.replicas)
+        await _until_reached(lambda: check_ledger_stream(api, replicas=self._settings.replicas))
         ledger = await JetStreamLedger.open(self._ledger_bus, LedgerSettings(consumer=self._settings.user))
         self._leadership = Leadership(
             State(),
@@ -158,7 +162,7 @@ class RaftNode:
             observer=CommitObserver(self._spans),
         )
         observe(self._leadership)
-        promises = self._outside.promises(ledger_term=await _last_term(ledger))
+        promises = self._outside.promises(ledger_term=await _until_reached(lambda: _last_term(ledger)))
         self._election = self._outside.election(
             lambda: RaftCore(
                 self._settings.user,
@@ -197,6 +201,14 @@ class RaftNode:
         for connection in (self._ledger_bus, self._bus):
             if connection is not None:
                 await connection.close()
+
+    async def abandon(self) -> None:
+        """End every task at once and tell nobody, as when the process is killed."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._election is not None:
+            await self._election.stop()
 
     def _leadership_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -295,6 +307,16 @@ class RaftNode:
 
     def _refuse(self, reply: str, code: RefusalCode, detail: str) -> None:
         self.bus.publish(reply, codec.encode(AdminAnswer(refusal=Refusal(code=code, detail=detail))))
+
+
+async def _until_reached(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again while the stream does not answer: a node may start before the server is ready."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(Unreachable), wait=wait_exponential(multiplier=0.05, max=1.0)
+    ):
+        with attempt:
+            return await ask()
+    raise AssertionError("tenacity ends with an answer or an error")
 
 
 async def _last_term(ledger: JetStreamLedger) -> int:

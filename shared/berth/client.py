@@ -256,7 +256,7 @@ class Cluster:
         """Publish to a stream and wait for its acknowledgement; retried under one id, so it is stored once."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Unreachable),
-            wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.05),
+            wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.05),
             stop=stop_after_delay(20),
             reraise=True,
         )
@@ -419,7 +419,7 @@ class Cluster:
         payload = codec.encode(body)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Unreachable),
-            wait=wait_exponential_jitter(initial=0.05, max=0.5, jitter=0.05),
+            wait=wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05),
             stop=stop_after_delay(seconds),
             reraise=True,
         )
