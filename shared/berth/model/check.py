@@ -6,7 +6,7 @@ under the journal and judged as a whole; what is not lawful is taken back exactl
 
 from collections import Counter
 
-from berth.ids import NodeId, Sequence
+from berth.ids import NodeId, RequestKey, Sequence
 from berth.messages.commands import Refusal, RefusalCode
 from berth.messages.events import (
     AllocationsEnded,
@@ -15,6 +15,7 @@ from berth.messages.events import (
     CohortSet,
     Event,
     How,
+    NodeLeft,
     NodeRegistered,
     QuotaRemoved,
     QuotaSet,
@@ -31,7 +32,7 @@ from berth.messages.events import (
 from berth.messages.reasons import ReasonCode, sentence
 from berth.messages.requests import Borrow
 from berth.model import entitlement, reservation_rules, windows
-from berth.model.cluster import AllocationState
+from berth.model.cluster import Allocation, AllocationState
 from berth.model.event_rules import refuse, why_not_next
 from berth.model.ledger import State, requests_named
 from berth.model.queue import RequestState
@@ -39,6 +40,8 @@ from berth.resources import NOTHING, Resources
 
 VICTIM_EVENTS = (AllocationsEnded, AllocationsReleasing, RequestQueued, RequestEnded)
 """The events that a request may get without an attempt: what others do to it."""
+
+Evicted = dict[RequestKey, list[tuple[Allocation, ReasonCode]]]
 
 
 def check(state: State, transaction: Transaction, at: int) -> Refusal | None:
@@ -63,19 +66,21 @@ def accept(state: State, transaction: Transaction, at: int, sequence: Sequence) 
 
 
 def _try(state: State, transaction: Transaction, at: int, sequence: Sequence) -> Refusal | None:
-    refusal = _why_not_shaped(transaction) or _why_not_current(state, transaction) or _why_not_lawful(
-        state, transaction, at
+    refusal = (
+        _why_not_shaped(transaction) or _why_not_current(state, transaction) or _why_not_lawful(state, transaction, at)
     )
     if refusal is not None:
         return refusal
     before = {node for node in _registered(transaction) if node in state.cluster.lost}
+    evicted = _evicted_from_nodes(state, transaction)
+    emptied = before.union(event.data.node for event in transaction if isinstance(event.data, NodeLeft))
     for event in transaction:
-        refusal = why_not_next(state, event, at)
+        refusal = why_not_next(state, event, at, emptied)
         if refusal is not None:
             return refusal
         state.fold_event(event, at=at, sequence=sequence)
     state.finish_transaction(transaction, at=at, sequence=sequence)
-    return _judge(state, transaction, before, at)
+    return _judge_siblings(state, transaction, evicted) or _judge(state, transaction, before, at)
 
 
 # --- the transaction by itself ---------------------------------------------------------------------------
@@ -187,6 +192,48 @@ def _why_not_standing(state: State, request: RequestState) -> Refusal | None:
     if request.status is RequestStatus.QUEUED and not request.reasons:
         return refuse(RefusalCode.INVALID, f"{body.id} would wait without a reason")
     return None
+
+
+def _judge_siblings(state: State, transaction: Transaction, evicted: Evicted) -> Refusal | None:
+    """Instances leave with one that is lost or drained only where too few would stay: then all of them do."""
+    lost = {
+        event.key for event in transaction if isinstance(event.data, AllocationsEnded) and event.data.how is How.LOST
+    }
+    for key, leaving in evicted.items():
+        siblings = [one for one, reason in leaving if not _is_drained(state, one, reason)]
+        if len(siblings) == len(leaving) and key not in lost:
+            return refuse(RefusalCode.STALE_VICTIM, f"{siblings[0].node} is neither lost nor being drained")
+        request = state.queue.requests[key]
+        live = (state.cluster.allocations[key[0], name] for name in request.live)
+        stays = any(one.state is AllocationState.PLACED for one in live)
+        if siblings and (stays or len(siblings) >= request.request.needed):
+            return refuse(RefusalCode.RULE, f"{siblings[0].id} need not leave with its sibling")
+    return None
+
+
+def _evicted_from_nodes(state: State, transaction: Transaction) -> Evicted:
+    """What the transaction will take from its place because a node was lost or is being drained, by request.
+
+    Asked before the transaction is tried: what is releasing already was judged when that began.
+    """
+    found: Evicted = {}
+    for event in transaction:
+        data, key = event.data, event.key
+        if key is None or not isinstance(data, AllocationsEnded | AllocationsReleasing):
+            continue
+        if data.how is not How.EVICTED or data.reason not in (ReasonCode.LOST_WITH_NODE, ReasonCode.DRAINED):
+            continue
+        for name in data.ids:
+            allocation = state.cluster.allocations.get((key[0], name))
+            if allocation is not None and allocation.state is AllocationState.PLACED:
+                found.setdefault(key, []).append((allocation, data.reason))
+    return found
+
+
+def _is_drained(state: State, allocation: Allocation, reason: ReasonCode) -> bool:
+    """Its node is being drained, or was and has left in this transaction."""
+    node = state.cluster.nodes.get(allocation.node)
+    return reason is ReasonCode.DRAINED and (node is None or node.draining)
 
 
 def _judge_room(state: State, transaction: Transaction, at: int) -> Refusal | None:

@@ -4,10 +4,10 @@ Feasibility and entitlement, never order or score: choice belongs to the service
 Each answers a refusal, or None when the event is lawful on the state as it stands.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from berth.ids import AllocationKey, RequestKey, allocation_id
+from berth.ids import AllocationKey, NodeId, RequestKey, allocation_id
 from berth.messages.commands import Refusal, RefusalCode
 from berth.messages.documents import NodeState
 from berth.messages.events import (
@@ -39,11 +39,14 @@ from berth.messages.events import (
 from berth.messages.reasons import ReasonCode, sentence
 from berth.messages.requests import Effect, Request
 from berth.model import entitlement, feasibility, reservation_rules
-from berth.model.cluster import Allocation, AllocationState, Node
+from berth.model.cluster import Allocation, AllocationState
 from berth.model.ledger import State, new_allocation
 from berth.model.queue import SETTLED, RequestState
 
 LOST_TAINT = "berth/lost"
+GROUNDS_OF_EVICTION = frozenset(
+    {ReasonCode.DRAINED, ReasonCode.LOST_WITH_NODE, ReasonCode.PREEMPTED, ReasonCode.RECLAIMED}
+)
 CLOCKS_DIFFER_MS = 1_000
 """A proposer's clock may be this far ahead of the leader's when it names a time to come."""
 
@@ -54,8 +57,13 @@ def refuse(code: RefusalCode, detail: str) -> Refusal:
     return Refusal(code=code, detail=detail)
 
 
-def why_not_next(state: State, event: Event, at: int) -> Refusal | None:
-    """Why `event` may not be folded next at `at` (milliseconds UTC), or None."""
+def why_not_next(state: State, event: Event, at: int, emptied: Collection[NodeId] = ()) -> Refusal | None:
+    """Why `event` may not be folded next at `at` (milliseconds UTC), or None.
+
+    `emptied`: nodes that register again, or leave, in the same transaction: nothing tolerates that.
+    """
+    if isinstance(event.data, AllocationsEnded):
+        return _allocations_ended(state, event, event.data, at, emptied)
     rule = _RULES.get(type(event.data))
     if rule is None:
         return refuse(RefusalCode.INVALID, f"{event.type} is written by the leader alone")
@@ -91,7 +99,8 @@ def _placed(state: State, event: Event, data: RequestPlaced, at: int) -> Refusal
     request = _open_request(state, event)
     if isinstance(request, Refusal):
         return request
-    taken = {state.cluster.allocations[request.request.namespace, name].index for name in request.live}
+    live = [state.cluster.allocations[request.request.namespace, name] for name in request.live]
+    taken = {one.index for one in live if one.state is AllocationState.PLACED}  # a releasing one has its successor
     mark = state.journal.begin()
     try:
         for placed in data.allocations:
@@ -156,9 +165,9 @@ def _ended(state: State, event: Event, data: RequestEnded, at: int) -> Refusal |
     if data.reason is ReasonCode.EXCEEDS_HARD and not entitlement.never(state, request.request):
         return refuse(RefusalCode.QUOTA, f"{_spoken(request.key)} may fit the hard quota after all")
     deadline = request.request.queue_deadline_seconds
-    if data.reason is ReasonCode.QUEUE_DEADLINE_PASSED:
-        if deadline is None or at < request.submitted_at + deadline * 1000:
-            return refuse(RefusalCode.TOO_EARLY, f"{_spoken(request.key)} may wait longer")
+    passed = deadline is not None and at >= request.submitted_at + deadline * 1000
+    if data.reason is ReasonCode.QUEUE_DEADLINE_PASSED and not passed:
+        return refuse(RefusalCode.TOO_EARLY, f"{_spoken(request.key)} may wait longer")
     return None
 
 
@@ -210,18 +219,26 @@ def _releasing(state: State, event: Event, data: AllocationsReleasing, at: int) 
     return None if data.ids else refuse(RefusalCode.INVALID, "no allocation is named")
 
 
-def _allocations_ended(state: State, event: Event, data: AllocationsEnded, at: int) -> Refusal | None:
+def _allocations_ended(
+    state: State, event: Event, data: AllocationsEnded, at: int, emptied: Collection[NodeId]
+) -> Refusal | None:
     for name in data.ids:
         allocation = _live(state, event, name)
         if isinstance(allocation, Refusal):
             return allocation
         if allocation.state is AllocationState.RELEASING and data.how is not How.LOST:
             refusal = _releasing_ends(event, allocation, data.how, at)
+        elif data.how is How.LOST:
+            refusal = _lost_with_node(state, allocation, at, emptied)
         else:
             refusal = _may_end(state, event, allocation, data.how, data.reason, at)
         if refusal is not None:
             return refusal
-    return None if len(set(data.ids)) == len(data.ids) > 0 else refuse(RefusalCode.INVALID, "ids stand twice or not at all")
+    return (
+        None
+        if len(set(data.ids)) == len(data.ids) > 0
+        else refuse(RefusalCode.INVALID, "ids stand twice or not at all")
+    )
 
 
 def _live(state: State, event: Event, name: Any) -> Allocation | Refusal:
@@ -254,15 +271,17 @@ def _may_end(
         case How.EXPIRED:
             return reservation_rules.refuse_duration_end(state, allocation, at)
         case How.LOST:
-            return _lost_with_node(state, allocation, at)
+            return refuse(RefusalCode.INVALID, f"{allocation.id} is lost at once or not at all")
         case How.EVICTED:
-            return _evicted(state, allocation, reason)
+            return _evicted(reason)
 
 
-def _lost_with_node(state: State, allocation: Allocation, at: int) -> Refusal | None:
+def _lost_with_node(state: State, allocation: Allocation, at: int, emptied: Collection[NodeId]) -> Refusal | None:
     node = state.cluster.nodes[allocation.node]
     if node.state is not NodeState.LOST or node.lost_at is None:
         return refuse(RefusalCode.STALE_VICTIM, f"{node.id} is not lost")
+    if node.id in emptied:
+        return None
     request = state.queue.requests[allocation.request_key].request
     patience = lost_toleration_seconds(request)
     if patience is None or at < node.lost_at + patience * 1000:
@@ -283,15 +302,11 @@ def lost_toleration_seconds(request: Request) -> int | None:
     return min(bounded) if bounded else None
 
 
-def _evicted(state: State, allocation: Allocation, reason: ReasonCode) -> Refusal | None:
-    node: Node = state.cluster.nodes[allocation.node]
-    match reason:
-        case ReasonCode.DRAINED if not node.draining:
-            return refuse(RefusalCode.STALE_VICTIM, f"{node.id} is not being drained")
-        case ReasonCode.DRAINED | ReasonCode.PREEMPTED | ReasonCode.RECLAIMED:
-            return None  # who preempts or reclaims is judged with the whole transaction
-        case _:
-            return refuse(RefusalCode.CLASS, f"{reason} is no ground for an eviction")
+def _evicted(reason: ReasonCode) -> Refusal | None:
+    """Who is taken from whom is judged with the whole transaction (`check`)."""
+    if reason in GROUNDS_OF_EVICTION:
+        return None
+    return refuse(RefusalCode.CLASS, f"{reason} is no ground for an eviction")
 
 
 # --- nodes and quotas ---------------------------------------------------------------------------------
@@ -341,7 +356,6 @@ _RULES: dict[type, Rule] = {
     RequestEnded: _ended,
     RequestsForgotten: _forgotten,
     AllocationsReleasing: _releasing,
-    AllocationsEnded: _allocations_ended,
     NodeRegistered: _registered,
     NodeChanged: _known_node,
     NodeLost: _known_node,
