@@ -31,7 +31,7 @@ from berth.messages.decisions import Decision
 from berth.messages.envelope import why_not_valid
 from berth.messages.requests import Request
 from berth.model.ledger import State
-from berth.wire.codec import decode_proposal, decode_record, encode_event, encode_proposal, encode_record, RecordHead
+from berth.wire.codec import RecordHead, decode_proposal, decode_record, encode_event, encode_proposal, encode_record
 from berth_cell.seed import Dated
 from berth_quota.service import QuotaService
 from berth_raft.commit import Answer, Committer, barrier, first_record
@@ -66,9 +66,7 @@ class Cell:
         self._begin(began)
         for at, transaction in history:
             self._write_history(at, [encode_event(event) for event in transaction])
-        self._committer = Committer(
-            self.state, leader=LEADER, monotonic_us=lambda: 0, may_be_lost=lambda _node: True
-        )
+        self._committer = Committer(self.state, leader=LEADER, monotonic_us=lambda: 0, may_be_lost=lambda _node: True)
         for service in self.services:
             self._perform(service, service.started(at_ms))
         self.run()

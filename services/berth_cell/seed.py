@@ -37,7 +37,7 @@ from berth.messages.events import (
     Transaction,
     about,
 )
-from berth.messages.requests import Amounts, Capacity, Request
+from berth.messages.requests import Capacity, Request
 from berth.model.cluster import Allocation, Node
 from berth.model.ledger import State
 from berth.model.quota import Cohort
@@ -59,9 +59,12 @@ def of_document(document: ClusterDocument, *, at_ms: int) -> list[Dated]:
     setting: list[Dated] = [(began, transaction) for transaction in _nodes(document.nodes)]
     setting += [(began, (cohort_set(cohort),)) for cohort in document.cohorts]
     setting += [(began, (quota_set(quota),)) for quota in document.quotas]
-    return setting + [(at, transaction) for at, transaction in placed if at < at_ms] + _reservations(
-        document, at_ms
-    ) + [(at, transaction) for at, transaction in placed if at >= at_ms]
+    return (
+        setting
+        + [(at, transaction) for at, transaction in placed if at < at_ms]
+        + _reservations(document, at_ms)
+        + [(at, transaction) for at, transaction in placed if at >= at_ms]
+    )
 
 
 def _nodes(nodes: tuple[NodeDocument, ...]) -> Iterator[Transaction]:
@@ -139,7 +142,7 @@ def _running(instances: list[AllocationDocument], at: int) -> Transaction:
     request = Request(
         id=first.request,
         namespace=first.namespace,
-        resources=Amounts.model_construct(**dict(first.resources)),
+        resources=first.resources,
         count=len(instances),
         labels=first.labels,
         priority=first.priority,
@@ -148,9 +151,7 @@ def _running(instances: list[AllocationDocument], at: int) -> Transaction:
         duration_seconds=None if first.ends_at is None else max(1, (first.ends_at - at + 999) // 1000),
     )
     placed = tuple(
-        AllocationPlaced(
-            id=AllocationId(one.id), node=one.node, charge=one.resources.vector + Resources(instances=1)
-        )
+        AllocationPlaced(id=AllocationId(one.id), node=one.node, charge=one.resources.vector + Resources(instances=1))
         for one in instances
     )
     return (
@@ -174,7 +175,7 @@ def _reservations(document: ClusterDocument, at_ms: int) -> list[Dated]:
 
 def _spread_over(reservation: ReservationDocument, nodes: list[NodeId]) -> tuple[HeldOnNode, ...]:
     named = list(reservation.nodes) or nodes
-    counts = {node: 0 for node in named}
+    counts = dict.fromkeys(named, 0)
     for number in range(reservation.count):
         counts[named[number % len(named)]] += 1
     return tuple(HeldOnNode(node=node, count=count) for node, count in counts.items() if count)
@@ -277,9 +278,12 @@ def _requests(state: State) -> Iterator[Dated]:
         live = [state.cluster.allocations[key[0], name] for name in known.live]
         if live:
             placed = tuple(AllocationPlaced(id=one.id, node=one.node, charge=one.charge) for one in live)
-            yield min(one.placed_at for one in live), (
-                submitted,
-                about(key, RequestPlaced(allocations=placed), attempt=Attempt(1)),
+            yield (
+                min(one.placed_at for one in live),
+                (
+                    submitted,
+                    about(key, RequestPlaced(allocations=placed), attempt=Attempt(1)),
+                ),
             )
         elif known.status is RequestStatus.QUEUED:
             queued = RequestQueued(reasons=known.reasons, wake=known.wake, evaluated_at=Sequence(0))

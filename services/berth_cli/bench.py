@@ -76,7 +76,12 @@ def percentile(values: list[float], percent: float) -> float:
 
 
 def _report(
-    name: str, parameters: dict[str, Any], figures: dict[str, Any], floors: dict[str, float], *, as_json: bool,
+    name: str,
+    parameters: dict[str, Any],
+    figures: dict[str, Any],
+    floors: dict[str, float],
+    *,
+    as_json: bool,
     ratios: dict[str, float],
 ) -> None:
     result = {"benchmark": name, "parameters": parameters, "figures": figures, "floors": floors, "ratios": ratios}
@@ -253,5 +258,3 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-

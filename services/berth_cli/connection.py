@@ -25,9 +25,7 @@ async def cluster_of(address: ClusterAddress) -> AsyncIterator[Cluster]:
         with_metrics=False,
     )
     try:
-        async with connect(
-            address.url, nkey=address.seed_file, user=address.user, spans=telemetry.spans
-        ) as cluster:
+        async with connect(address.url, nkey=address.seed_file, user=address.user, spans=telemetry.spans) as cluster:
             yield cluster
     finally:
         telemetry.close()

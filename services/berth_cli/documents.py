@@ -73,7 +73,7 @@ def _strict_loader() -> Any:
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class StrictLoader(base):
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - yaml's signature
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen: set[str] = set()
             for key, _ in node.value:
                 if key.value in seen:
@@ -114,7 +114,9 @@ def read_requests(file: str) -> list[Request]:
         size = len(orjson.dumps(request.document()))
         if size > REQUEST_BYTES_MAX:
             found.append(
-                Problem(path=f"requests[{place}]", expected=f"expected at most {REQUEST_BYTES_MAX} bytes, it has {size}")
+                Problem(
+                    path=f"requests[{place}]", expected=f"expected at most {REQUEST_BYTES_MAX} bytes, it has {size}"
+                )
             )
     if found:
         raise InvalidCommand(found)

@@ -224,7 +224,9 @@ class Auditor:
 
     def _recount(self) -> None:
         state = self.state
-        if state.cluster.recount() != {node: used for node, used in state.cluster.used.items() if any(used.dimensions())}:
+        if state.cluster.recount() != {
+            node: used for node, used in state.cluster.used.items() if any(used.dimensions())
+        }:
             self._violated(state.sequence, "I13: usage of nodes differs from a recount")
         if recount_usage(state) != dict(state.quotas.used):
             self._violated(state.sequence, "I13: usage of namespaces differs from a recount")

@@ -126,16 +126,15 @@ def explain(
         rows = on(target, lambda running: running.query("quota_explain", ids=(namespace,)))
         row = rows[0]
     else:
-        from berth.ids import Namespace as NamespaceId
         from berth.model.read_models import quota_explanation
+
+        from berth.ids import Namespace as NamespaceId
         from berth_cell.cell import Cell
         from berth_cell.seed import of_document
 
         document = read_as(CLUSTER, cluster, root="cluster")
         now = document.now or 0
-        row = quota_explanation(
-            Cell(at_ms=now, history=of_document(document, at_ms=now)).state, NamespaceId(namespace)
-        )
+        row = quota_explanation(Cell(at_ms=now, history=of_document(document, at_ms=now)).state, NamespaceId(namespace))
     _one(target, row)
 
 

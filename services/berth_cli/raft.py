@@ -33,7 +33,8 @@ def status(target: Target) -> None:
 @app.command("transfer")
 @on_cluster
 def transfer(
-    target: Target, to: Annotated[str | None, typer.Option("--to", help="A member such as raft-2; else the best.")] = None
+    target: Target,
+    to: Annotated[str | None, typer.Option("--to", help="A member such as raft-2; else the best.")] = None,
 ) -> None:
     """Hand the leadership over without a gap."""
 

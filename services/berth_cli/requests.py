@@ -90,9 +90,14 @@ def decision_lines(decision: Decision) -> list[str]:
     if decision.status is RequestStatus.PLACED:
         places = ", ".join(f"{one.id} on {one.node}" for one in decision.allocations)
         lines = [f"{name} placed: {places}"]
-        lines += [f"  evicted {one.namespace}/{one.allocation} on {one.node} ({one.reason})" for one in decision.evicted]
+        lines += [
+            f"  evicted {one.namespace}/{one.allocation} on {one.node} ({one.reason})" for one in decision.evicted
+        ]
         return lines
-    nodes = [f" on {reason.nodes} node{'s' if reason.nodes != 1 else ''}" if reason.nodes else "" for reason in decision.reasons]
+    nodes = [
+        f" on {reason.nodes} node{'s' if reason.nodes != 1 else ''}" if reason.nodes else ""
+        for reason in decision.reasons
+    ]
     return [f"{name} {decision.status}"] + [
         f"  {sentence(reason)}{where}" for reason, where in zip(decision.reasons, nodes, strict=True)
     ]

@@ -124,9 +124,7 @@ class Committer:
         answers = self._judge(batch, at, sequence)
         if batch.accepted == 0:
             self.state.journal.undo(self._mark)
-            return Flush(
-                payload=b"", expected=stream_sequence, tip=None, answers=answers, transactions=0, traced=()
-            )
+            return Flush(payload=b"", expected=stream_sequence, tip=None, answers=answers, transactions=0, traced=())
         head = RecordHead(
             ledger_id=tip.ledger_id,
             sequence=sequence,
@@ -165,7 +163,9 @@ class Committer:
             return Refusal(code=RefusalCode.TOO_LARGE, detail=detail)
         for event in transaction.events:
             if isinstance(event.data, NodeLost) and not self._may_be_lost(event.data.node):
-                return Refusal(code=RefusalCode.TOO_EARLY, detail=f"{event.data.node} was heard, or not listened for long")
+                return Refusal(
+                    code=RefusalCode.TOO_EARLY, detail=f"{event.data.node} was heard, or not listened for long"
+                )
         try:
             return accept(self.state, transaction.events, at, sequence)
         except (AssertionError, LookupError, TypeError, ValueError) as error:

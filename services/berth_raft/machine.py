@@ -45,7 +45,7 @@ class Machine:
                 f"{RaftNodeSettings.prefix()}DATA_DIR is required", hint="a raft node keeps its vote there"
             )
         self.clock = SystemClock()
-        self.dice = random.Random(secrets.randbits(64))  # noqa: S311 - spreads timeouts, guards nothing
+        self.dice = random.Random(secrets.randbits(64))
         self._settings = settings
         self._folder: Path = settings.data_dir
         self._main = asyncio.get_running_loop()
@@ -79,9 +79,7 @@ class Machine:
         if path.exists():
             path.rename(path.with_suffix(f".corrupt-{self.clock.now_ms()}"))
         incarnation = 1 if ledger_term == 0 else self.clock.now_ms() // 1000
-        log.warning(
-            "hard_state_created", extra={"why": found.why, "term": ledger_term, "incarnation": incarnation}
-        )
+        log.warning("hard_state_created", extra={"why": found.why, "term": ledger_term, "incarnation": incarnation})
         return hard_state.create(path, HardState(incarnation=incarnation, term=ledger_term, vote=None))
 
     def election(

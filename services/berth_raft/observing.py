@@ -68,6 +68,4 @@ def observe(leadership: Leadership) -> None:
     telemetry.observe("berth.ledger.foreign", lambda: [(leadership.counts.foreign, {})])
     telemetry.observe("berth.halted", lambda: [(int(leadership.counts.halted_at is not None), {})])
     telemetry.observe("berth.raft.leader", lambda: [(int(leadership.is_active), {})])
-    telemetry.observe(
-        "berth.raft.term", lambda: [(leadership.state.tip.term if leadership.state.tip else 0, {})]
-    )
+    telemetry.observe("berth.raft.term", lambda: [(leadership.state.tip.term if leadership.state.tip else 0, {})])

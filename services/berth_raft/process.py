@@ -330,5 +330,3 @@ async def _last_term(ledger: JetStreamLedger) -> int:
         except CorruptRecord:
             continue
     return 0
-
-

@@ -1,7 +1,7 @@
 """The client for scripts without asyncio: the same calls, each waiting for its answer.
 
-    with berth.blocking.connect("nats://127.0.0.1:4222", nkey="keys/client.nk") as cluster:
-        decision = cluster.submit(berth.Request(id="web-1", namespace="team-a", resources=…))
+with berth.blocking.connect("nats://127.0.0.1:4222", nkey="keys/client.nk") as cluster:
+    decision = cluster.submit(berth.Request(id="web-1", namespace="team-a", resources=…))
 """
 
 import asyncio

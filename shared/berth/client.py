@@ -11,7 +11,8 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence as Listing
+from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Sequence as Listing
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -577,5 +578,3 @@ def _error_of(refusal: Refusal) -> BerthError:
     if refusal.code is RefusalCode.NOT_FOUND:
         return NotFound(refusal.detail or "not found")
     return Refused(refusal)
-
-

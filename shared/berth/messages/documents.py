@@ -221,7 +221,9 @@ class ClusterDocument(Document):
         known = {node.id for node in self.nodes}
         for place, allocation in enumerate(self.allocations):
             if allocation.node not in known:
-                problems.append(Problem(path=f"cluster.allocations[{place}].node", expected="expected a node of this document"))
+                problems.append(
+                    Problem(path=f"cluster.allocations[{place}].node", expected="expected a node of this document")
+                )
         if problems:
             raise InvalidCommand(problems)
         return self
@@ -232,7 +234,9 @@ def _twice(field: str, names: Sequence[str]) -> list[Problem]:
     found: list[Problem] = []
     for place, name in enumerate(names):
         if name in seen:
-            found.append(Problem(path=f"cluster.{field}[{place}]", expected=f"expected each once, found {name!r} again"))
+            found.append(
+                Problem(path=f"cluster.{field}[{place}]", expected=f"expected each once, found {name!r} again")
+            )
         seen.add(name)
     return found
 

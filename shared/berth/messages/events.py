@@ -11,7 +11,18 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.functional_validators import BeforeValidator
 
-from berth.ids import AllocationId, Attempt, LedgerId, Namespace, NodeId, RequestId, RequestKey, ReservationId, Sequence, Term
+from berth.ids import (
+    AllocationId,
+    Attempt,
+    LedgerId,
+    Namespace,
+    NodeId,
+    RequestId,
+    RequestKey,
+    ReservationId,
+    Sequence,
+    Term,
+)
 from berth.messages.documents import OnExpiry, Owner, Preemption, Reclaim
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Constraint, RequestField, Taint
@@ -314,9 +325,7 @@ Transaction = tuple[Event, ...]
 """All or nothing: takes effect as a whole, or is refused as a whole."""
 
 
-def about(
-    key: RequestKey, data: EventData, *, attempt: Attempt | None = None, traceparent: str | None = None
-) -> Event:
+def about(key: RequestKey, data: EventData, *, attempt: Attempt | None = None, traceparent: str | None = None) -> Event:
     """An event of the request `key`."""
     return Event(data, key[0], key[1], attempt, traceparent)
 

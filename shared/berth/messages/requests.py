@@ -10,7 +10,16 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic.functional_serializers import PlainSerializer
 from pydantic.functional_validators import BeforeValidator, PlainValidator
 
@@ -128,9 +137,7 @@ class Capacity(Amounts):
 
     @cached_property
     def vector(self) -> Resources:
-        return Resources(
-            self.cpu_millicores, self.ram_mb, self.disk_mb, self.instances or 0, _pairs(self.extended)
-        )
+        return Resources(self.cpu_millicores, self.ram_mb, self.disk_mb, self.instances or 0, _pairs(self.extended))
 
     def said(self) -> dict[str, int]:
         """The dimensions that were written, each with its amount: absent and 0 differ in a quota."""

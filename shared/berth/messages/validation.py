@@ -82,7 +82,9 @@ def _sentence(item: ErrorDetails) -> str:
         case "dict_type" | "model_type" | "model_attributes_type":
             text = "expected a mapping"
         case _:
-            text = "expected " + _lower_first(item["msg"].removeprefix("Input should be ").removeprefix("Value error, "))
+            text = "expected " + _lower_first(
+                item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            )
     return f"{text}, found {_shown(item['input'])}"
 
 

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from berth.errors import CorruptRecord, InvalidCommand, Problem
 from berth.ids import Attempt, LedgerId, Namespace, RequestId, Sequence, Term

@@ -254,7 +254,9 @@ def test_a_node_that_was_lost_returns_empty() -> None:
 
     assert refusal_of(state, a_node()) is RefusalCode.RULE
     assert refusal_of(state, lost(state, "n1", patient.key, "web.0")[1:]) is RefusalCode.TOO_EARLY
-    assert refusal_of(state, (*lost(state, "n1", patient.key, "web.0")[1:], *a_node())) is None, "nothing tolerates that"
+    assert refusal_of(state, (*lost(state, "n1", patient.key, "web.0")[1:], *a_node())) is None, (
+        "nothing tolerates that"
+    )
 
 
 def test_a_node_does_not_leave_with_live_allocations() -> None:

@@ -13,7 +13,7 @@ from berth.errors import CorruptRecord, InvalidCommand
 from berth.ids import Attempt, LedgerId, NodeId, Sequence, Term
 from berth.messages.commands import Proposal
 from berth.messages.envelope import NO_HASH, tip_of, why_not_valid
-from berth.messages.events import Event, LeaderElected, LedgerCreated, NodeLost, RequestStatus, RequestEnded, about
+from berth.messages.events import Event, LeaderElected, LedgerCreated, NodeLost, RequestEnded, RequestStatus, about
 from berth.messages.reasons import ReasonCode
 from berth.wire.codec import (
     HASH_END,
