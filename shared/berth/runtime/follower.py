@@ -9,7 +9,8 @@ folds again from nothing.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ class Follower:
         self._announced = Sequence(0)
         self._patience: asyncio.Timeout | None = None
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    async def batches(self) -> AsyncGenerator[Batch]:
         """Records in order, batch by batch, for ever.
 
         Raises:
@@ -66,30 +67,33 @@ class Follower:
         last = await self._last_sequence()
         while True:
             try:
-                async for messages in self._followed():
-                    records, halted = self._records(messages)
-                    yield Batch(records=records, caught_up=not messages or self.seen >= last)
-                    if halted is not None:
-                        raise halted
+                async with aclosing(self._followed()) as arriving:
+                    async for messages in arriving:
+                        records, halted = self._records(messages)
+                        yield Batch(records=records, caught_up=not messages or self.seen >= last)
+                        if halted is not None:
+                            raise halted
             except Halted:
                 await self._check_length()
                 raise
             await self._check_length()
             log.warning("follower_restarted", extra={"sequence": self.seen, "announced": self._announced})
 
-    async def _followed(self) -> AsyncIterator[list[StoredMessage]]:
+    async def _followed(self) -> AsyncGenerator[list[StoredMessage]]:
         """What the ledger brings, until it fails, ends, or brings nothing although something was announced."""
-        messages = aiter(self._ledger.follow(self.seen))
-        while True:
-            try:
+        messages = self._ledger.follow(self.seen)
+        try:
+            while True:
                 async with asyncio.timeout(None) as self._patience:
                     arrived = await anext(messages)
-            except Unreachable as error:
-                log.warning("ledger_unreachable", extra={"sequence": self.seen, "why": error.message})
-                return
-            except (StopAsyncIteration, TimeoutError):
-                return
-            yield arrived
+                yield arrived
+        except Unreachable as error:
+            log.warning("ledger_unreachable", extra={"sequence": self.seen, "why": error.message})
+        except (StopAsyncIteration, TimeoutError):
+            return
+        finally:
+            if isinstance(messages, AsyncGenerator):
+                await messages.aclose()
 
     async def _last_sequence(self) -> Sequence:
         last = Sequence(0)

@@ -7,7 +7,7 @@ message nobody waits for is dropped and counted, and the work queue is not pulle
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 
 from berth.effects import Delivery, Identity, Message, PinLost
 from berth.errors import InvalidCommand, Overloaded
@@ -156,17 +156,23 @@ class Intake:
     # --- the work queue -----------------------------------------------------------------------------
 
     async def _pull(self, queue: RequestQueue) -> None:
-        async for batch in queue.pull():
-            if not batch and not queue.pinned:
-                tokens = {"namespace": CLUSTER}
-                self._performer.returned.append(Message(subject=REQUEST, body=PinLost(), tokens=tokens))
-                self._wake()
-            for incoming in self._queued(batch):
-                if self._inbox.put(incoming):
+        """Ends with its task: a pull left open would keep the pin."""
+        batches = queue.pull()
+        try:
+            async for batch in batches:
+                if not batch and not queue.pinned:
+                    lost = Message(subject=REQUEST, body=PinLost(), tokens={"namespace": CLUSTER})
+                    self._performer.returned.append(lost)
                     self._wake()
-            while self._inbox.is_half_full:
-                self._room.clear()
-                await self._room.wait()
+                for incoming in self._queued(batch):
+                    if self._inbox.put(incoming):
+                        self._wake()
+                while self._inbox.is_half_full:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            if isinstance(batches, AsyncGenerator):
+                await batches.aclose()
 
     def _queued(self, batch: list[QueuedMessage]) -> Iterator[Incoming]:
         for message in batch:

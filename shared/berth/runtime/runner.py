@@ -19,7 +19,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -200,7 +201,7 @@ class Runner:
             await self._turn()
         await self._drain()
 
-    async def _replayed(self, batches: AsyncIterator[Batch]) -> bool:
+    async def _replayed(self, batches: AsyncGenerator[Batch]) -> bool:
         """Fold everything up to now, without effects; False: halted."""
         start_ns, records, events = time.time_ns(), 0, 0
         try:
@@ -217,17 +218,18 @@ class Runner:
         self._traces.replayed(start_ns=start_ns, records=records, events=events)
         return self.halted is None
 
-    async def _follow(self, batches: AsyncIterator[Batch]) -> None:
+    async def _follow(self, batches: AsyncGenerator[Batch]) -> None:
         """Raises:
         Halted, OtherHistory: nothing more can be folded.
         """
-        async for batch in batches:
-            self._records.extend(batch.records)
-            if batch.records:
-                self._wake.set()
-            while len(self._records) > RECORDS_WAITING_MAX:
-                self._room.clear()
-                await self._room.wait()
+        async with aclosing(batches):
+            async for batch in batches:
+                self._records.extend(batch.records)
+                if batch.records:
+                    self._wake.set()
+                while len(self._records) > RECORDS_WAITING_MAX:
+                    self._room.clear()
+                    await self._room.wait()
 
     def _on_committed(self, envelope: Envelope) -> None:
         try:

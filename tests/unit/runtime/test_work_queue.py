@@ -12,6 +12,7 @@ from berth.messages.commands import (
     RequestBatch,
 )
 from berth.messages.decisions import Decision
+from berth.messages.envelope import Record
 from berth.messages.events import RequestStatus
 from berth.wire import codec
 from tests.builders import a_request
@@ -19,6 +20,7 @@ from tests.unit.runtime.stage import (
     ADMIN,
     APPLY,
     FIRST_SEQUENCE,
+    QUOTA_SET,
     Scripted,
     Stage,
     acknowledge,
@@ -102,6 +104,28 @@ async def test_who_loses_the_pin_is_told(stage: Stage) -> None:
     await stage.start(standby, "quota-2")
     submit(stage, "db")
     await until(lambda: PinLost() in service.bodies)
+
+
+async def test_a_halted_service_leaves_the_pin_to_its_standby(stage: Stage) -> None:
+    def fold(record: Record) -> list[Effect]:
+        assert record.sequence < 3, "I5"
+        return []
+
+    active, standby = (
+        Scripted(subjects.REQUEST, handle=acknowledge, fold=fold),
+        Scripted(subjects.REQUEST, handle=acknowledge),
+    )
+    first = await stage.start(active, "quota-1", inbox_messages=2)
+    submit(stage, "web")
+    await until(lambda: active.handled)
+    await stage.start(standby, "quota-2")
+
+    await stage.append(QUOTA_SET)
+    await until(lambda: first.runner.halted is not None)
+    submit(stage, "db")
+    await until(lambda: standby.handled)
+
+    assert len(active.handled) == 1
 
 
 async def test_what_cannot_be_decoded_is_dead_lettered_at_once_and_its_readable_ids_are_told(stage: Stage) -> None:
