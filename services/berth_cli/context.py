@@ -1,6 +1,7 @@
-"""How a command finds its cluster: `--url` and `--nkey`, else `--dir` or BERTH_DIR, else the current context, else `.berth`.
+"""How a command finds its cluster.
 
-A command that needs a cluster is decorated with `on_cluster` and gets a `Target`.
+By `--url` and `--nkey`, else `--dir` or BERTH_DIR, else the current context, else `.berth` in the current
+folder. A command that needs a cluster is decorated with `on_cluster` and gets a `Target`.
 """
 
 import functools
@@ -10,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, Literal, ParamSpec
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -173,8 +174,6 @@ def save_contexts(contexts: Contexts) -> None:
 
 # --- the options ------------------------------------------------------------------------------------
 
-Parameters = ParamSpec("Parameters")
-
 
 def _option(name: str, default: object, annotation: object) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -186,7 +185,11 @@ _OPTIONS = (
         None,
         Annotated[str | None, typer.Option("--url", help="Address of the bus, such as nats://127.0.0.1:4222.")],
     ),
-    _option("nkey", None, Annotated[Path | None, typer.Option("--nkey", help="Seed file of the user; named after it.")]),
+    _option(
+        "nkey",
+        None,
+        Annotated[Path | None, typer.Option("--nkey", help="Seed file of the user; named after it.")],
+    ),
     _option(
         "folder",
         None,
@@ -196,12 +199,10 @@ _OPTIONS = (
 )
 
 
-def on_cluster(command: Callable[Concatenate[Target, Parameters], None]) -> Callable[..., None]:
+def on_cluster(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the options that say which cluster, and `--json`; it gets them as its first argument."""
     signature = inspect.signature(command, eval_str=True)
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()
-    ]
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()]
 
     @functools.wraps(command)
     def with_target(**given: Any) -> None:

@@ -7,7 +7,7 @@ Whoever holds `up.lock` is the supervisor; the kernel releases it when that proc
 import fcntl
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -79,6 +79,10 @@ class Folder:
     @property
     def progress(self) -> Path:
         return self.path / "up.json"
+
+    @property
+    def members(self) -> Path:
+        return self.path / "members.json"
 
     @property
     def description(self) -> Path:
@@ -173,9 +177,7 @@ def read_progress(folder: Folder) -> Progress | None:
     )
 
 
-def write_description(
-    folder: Folder, *, nats_url: str, console_url: str, processes: Iterable[RunningProcess]
-) -> None:
+def write_description(folder: Folder, *, nats_url: str, console_url: str, processes: Iterable[RunningProcess]) -> None:
     """Write `berth.json` (DESIGN section 5): paths in it are relative to the folder."""
     told = {
         "version": 1,
@@ -199,3 +201,19 @@ def recorded_processes(folder: Folder) -> list[RunningProcess]:
     """The processes that `berth.json` names; they may be gone."""
     told = read_description(folder)
     return [] if told is None else [RunningProcess(**process) for process in told["processes"]]
+
+
+# --- the raft nodes ---------------------------------------------------------------------------------
+
+
+def write_members(folder: Folder, members: Sequence[str]) -> None:
+    """Remember for which raft nodes this folder's ledger was created."""
+    replace_file(folder.members, json.dumps(list(members)) + "\n")
+
+
+def read_members(folder: Folder) -> tuple[str, ...] | None:
+    """The raft nodes of this folder's ledger; None while there is none."""
+    try:
+        return tuple(json.loads(folder.members.read_text()))
+    except FileNotFoundError:
+        return None

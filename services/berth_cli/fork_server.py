@@ -2,8 +2,8 @@
 
 `berth up` starts a dozen Python processes that import the same half second of code. This process imports
 it once and forks: each service is a process of its own, there in a few milliseconds, and so is one that was
-killed. It is started as `python -m berth_cli.fork_server FOLDER MODULE…`, with its end of a socket pair as
-standard input; `processes.py` has the other end. It imports the modules one by one while it listens.
+killed. It is started as `python -m berth_cli.fork_server FOLDER`, with its end of a socket pair as standard
+input; `processes.py` has the other end. It imports module by module while it listens.
 Requests and reports are JSON, one a line:
 
     {"start": name, "command": [program, …] | null, "module": module | null, "environment": {…}, "log": path}
@@ -33,6 +33,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SHARED_MODULES = (
+    "asyncio",
+    "uvloop",
+    "berth.messages.commands",
+    "berth.adapters.jetstream_ledger",
+    "berth.runtime.settings",
+    "berth.runtime.logs",
+    "berth.model.check",
+    "berth.runtime.exporting",
+    "berth.runtime.service_api",
+    "berth_raft.process",
+    "berth.runtime.runner",
+    "berth_quota.service",
+    "berth_scheduler.service",
+    "berth_reservation.service",
+    "berth_agent.service",
+    "berth_console.service",
+    "uvicorn",
+    "starlette.applications",
+    "jinja2",
+)
+"""What the processes import, in steps of at most a quarter of a second: the fork server listens in between."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 
@@ -50,7 +73,7 @@ class Start:
 
 def main() -> None:
     """Serve until the supervisor is gone; a forked process leaves this function as what it was started for."""
-    start = ForkServer(socket.socket(fileno=os.dup(sys.stdin.fileno())), sys.argv[2:]).serve()
+    start = ForkServer(socket.socket(fileno=os.dup(sys.stdin.fileno())), SHARED_MODULES).serve()
     if start is not None:
         become(start)
 
@@ -69,7 +92,7 @@ class ForkServer:
         woken, waker = socket.socketpair()
         for end in (woken, waker):
             end.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _noticed)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
         with selectors.DefaultSelector() as selector, woken, waker, self._control:
             selector.register(self._control, selectors.EVENT_READ)
@@ -168,6 +191,11 @@ class ForkServer:
             self._control.sendall(json.dumps(report).encode() + b"\n")
 
 
+def _noticed(number: int, _frame: object) -> None:
+    """A child has ended: the wake-up descriptor says so."""
+    assert number == signal.SIGCHLD
+
+
 def end_with_parent(parent: int) -> None:
     """Have the kernel kill this process when `parent`, which forked it, ends; end now if it has already."""
     if sys.platform == "linux":
@@ -186,7 +214,7 @@ def become(start: Start) -> None:
     for descriptor, standard in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(descriptor, standard)
     if start.command is not None:
-        os.execve(start.command[0], start.command, start.environment)
+        os.execve(start.command[0], start.command, start.environment)  # noqa: S606 a list of arguments, no shell
     assert start.module is not None, "a command or a module"
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_NAME, start.name.encode()[:15], 0, 0, 0)

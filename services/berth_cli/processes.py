@@ -6,12 +6,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from berth.errors import BerthError
+from berth_cli.log_files import last_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,30 +44,31 @@ class StarterLost(BerthError):
 class Processes:
     """Made by `launch`, before there is an event loop; `listen` runs as long as the supervisor does."""
 
-    def __init__(self, server: "subprocess.Popen[bytes]", control: socket.socket) -> None:
+    def __init__(self, server: "subprocess.Popen[bytes]", control: socket.socket, log: Path) -> None:
         self._server = server
         self._control = control
+        self._log = log
         self._writer: asyncio.StreamWriter | None = None
+        self._listening = asyncio.Event()
         self._starting: dict[str, asyncio.Future[int]] = {}
 
     @classmethod
-    def launch(cls, folder: Path, log: Path, modules: Sequence[str]) -> "Processes":
-        """Start the fork server, which begins to import `modules`.
+    def launch(cls, folder: Path, log: Path) -> "Processes":
+        """Start the fork server, which begins to import.
 
         `folder` stands in its command line, so that `ps` says whose processes these are.
         """
         control, other = socket.socketpair()
         with log.open("ab") as output, other:
             server = subprocess.Popen(
-                [sys.executable, "-P", "-u", "-m", "berth_cli.fork_server", str(folder), *modules],
-                stdin=other,
+                [sys.executable, "-P", "-u", "-m", "berth_cli.fork_server", str(folder)],
+                stdin=other.fileno(),
                 stdout=output,
                 stderr=output,
-                cwd="/",
                 start_new_session=True,  # Ctrl-C in a terminal is for the supervisor alone
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads would not survive a fork
             )
-        return cls(server, control)
+        return cls(server, control, log)
 
     async def listen(self, ended: Callable[[Ended], None]) -> None:
         """Report what ends, until cancelled.
@@ -75,6 +77,7 @@ class Processes:
             StarterLost: the fork server is gone.
         """
         reader, self._writer = await asyncio.open_connection(sock=self._control)
+        self._listening.set()
         try:
             while line := await reader.readline():
                 report: dict[str, Any] = json.loads(line)
@@ -93,6 +96,7 @@ class Processes:
             StarterLost: the fork server is gone.
         """
         assert name not in self._starting, f"{name} is being started already"
+        await self._listening.wait()
         started = self._starting[name] = asyncio.get_running_loop().create_future()
         self._ask(
             {
@@ -121,7 +125,11 @@ class Processes:
         self._writer.write(json.dumps(request).encode() + b"\n")
 
     def _lost(self) -> StarterLost:
-        error = StarterLost("the process that starts the others has ended")
+        lines = last_lines(self._log, 1)
+        error = StarterLost(
+            f"the process that starts the others has ended: {lines[0] if lines else 'it said nothing'}",
+            hint=f"its log is {self._log}",
+        )
         for started in self._starting.values():
             started.set_exception(error)
         return error
