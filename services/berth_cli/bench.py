@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +35,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 @contextmanager
-def own_cluster(*, nodes: int, schedulers: int = 2) -> Iterator[Path]:
+def own_cluster(*, nodes: int, schedulers: int = 2) -> Generator[Path]:
     """A cluster in a folder of its own, on free ports, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as name:
         folder = Path(name)
@@ -88,8 +88,8 @@ def _report(
     if as_json:
         print_json(result)
         return
-    for part in ("figures", "floors", "ratios"):
-        print_lines(f"{part}:", *(f"  {key}: {value:g}" for key, value in result[part].items()))
+    for title, part in (("figures", figures), ("floors", floors), ("ratios", ratios)):
+        print_lines(f"{title}:", *(f"  {key}: {value:g}" for key, value in part.items()))
 
 
 # --- latency --------------------------------------------------------------------------------------------
@@ -241,9 +241,9 @@ async def _settled_leader(cluster: Cluster, folder: Path) -> str:
     while True:
         members = await cluster.raft.members(enough=3)
         leaders = [one["id"] for one in members if one["role"] == "leader" and one["active"]]
-        if len(members) == 3 and len(leaders) == 1 and len({one["term"] for one in members}) == 1:
-            if _is_alive(_pid_of(folder, leaders[0])):
-                return str(leaders[0])
+        agreed = len(members) == 3 and len(leaders) == 1 and len({one["term"] for one in members}) == 1
+        if agreed and _is_alive(_pid_of(folder, leaders[0])):
+            return str(leaders[0])
         await asyncio.sleep(0.05)
 
 

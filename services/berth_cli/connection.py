@@ -1,7 +1,7 @@
 """One connection for one command: signed in as the target says, its spans sent once at its end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ SPANS_WITHIN_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def cluster_of(address: ClusterAddress) -> AsyncIterator[Cluster]:
+async def cluster_of(address: ClusterAddress) -> AsyncGenerator[Cluster]:
     """The cluster at `address`. Raises Unreachable."""
     telemetry = exporting.start(
         "berth-cli",

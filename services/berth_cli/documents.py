@@ -79,7 +79,8 @@ def _strict_loader() -> Any:
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
                 seen.add(key.value)
-            return super().construct_mapping(node, deep=deep)
+            mapping: Any = base.construct_mapping(self, node, deep=deep)
+            return mapping
 
     return StrictLoader
 

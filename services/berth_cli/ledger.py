@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -39,7 +39,7 @@ LEADERS_OWN = (LedgerCreated, LeaderElected, DigestsRecorded)
 
 
 @asynccontextmanager
-async def _ledger(target: Target) -> AsyncIterator[JetStreamLedger]:
+async def _ledger(target: Target) -> AsyncGenerator[JetStreamLedger]:
     """The ledger, read with the admin's key."""
     address = target.address("admin")
     settings = BusSettings(url=address.url, user=address.user, seed_file=address.seed_file)
@@ -224,9 +224,8 @@ class Auditor:
 
     def _recount(self) -> None:
         state = self.state
-        if state.cluster.recount() != {
-            node: used for node, used in state.cluster.used.items() if any(used.dimensions())
-        }:
+        used = {node: used for node, used in state.cluster.used.items() if any(used.dimensions())}
+        if state.cluster.recount() != used:
             self._violated(state.sequence, "I13: usage of nodes differs from a recount")
         if recount_usage(state) != dict(state.quotas.used):
             self._violated(state.sequence, "I13: usage of namespaces differs from a recount")

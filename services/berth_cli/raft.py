@@ -45,7 +45,7 @@ def transfer(
         await cluster.transfer_leadership(to)
         try:
             async with asyncio.timeout(NEW_LEADER_WITHIN_S):
-                while (now := await cluster.raft.leader()) in (None, before):
+                while (now := await cluster.raft.leader()) in (None, before):  # noqa: ASYNC110 - nobody tells, so ask
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise TimedOut(f"{before} still leads", hint="`berth raft status` shows who follows") from None

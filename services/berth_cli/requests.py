@@ -9,7 +9,7 @@ from berth.client import Cluster
 from berth.errors import InvalidCommand, NotFound, Problem, TimedOut
 from berth.messages.decisions import Decision
 from berth.messages.events import RequestStatus
-from berth.messages.reasons import ReasonCode, sentence
+from berth.messages.reasons import Reason, ReasonCode, sentence
 from berth.messages.requests import Request
 from berth_cli.connection import on, split_id
 from berth_cli.context import Target, on_cluster
@@ -94,13 +94,11 @@ def decision_lines(decision: Decision) -> list[str]:
             f"  evicted {one.namespace}/{one.allocation} on {one.node} ({one.reason})" for one in decision.evicted
         ]
         return lines
-    nodes = [
-        f" on {reason.nodes} node{'s' if reason.nodes != 1 else ''}" if reason.nodes else ""
-        for reason in decision.reasons
-    ]
-    return [f"{name} {decision.status}"] + [
-        f"  {sentence(reason)}{where}" for reason, where in zip(decision.reasons, nodes, strict=True)
-    ]
+    return [f"{name} {decision.status}", *(f"  {sentence(reason)}{_where(reason)}" for reason in decision.reasons)]
+
+
+def _where(reason: Reason) -> str:
+    return f" on {reason.nodes} node{'s' if reason.nodes != 1 else ''}" if reason.nodes else ""
 
 
 @app.command("release")

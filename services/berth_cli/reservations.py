@@ -34,7 +34,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _where(node: Any) -> str:
-    return f"{node['count']} × {node['node']}" if isinstance(node, dict) else str(node)  # pyright: ignore[reportUnknownArgumentType]
+    return f"{node['count']} × {node['node']}" if isinstance(node, dict) else str(node)
 
 
 def _time(value: Any) -> str:

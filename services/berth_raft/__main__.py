@@ -27,7 +27,7 @@ ENDPOINTS = (subjects.COMMIT, subjects.ADMIN_RAFT)
 async def serve(settings: RaftNodeSettings) -> int:
     """0 when asked to end, 1 when the process must be started again."""
     telemetry = exporting.start("berth-raft", settings.user, endpoint=settings.otlp_endpoint)
-    machine = Machine(settings, lost=lambda why: node.end(why))
+    machine = Machine(settings, lost=lambda why: node.end(why))  # noqa: PLW0108 - the node is made of it
     node = RaftNode(settings, machine, telemetry.spans)
     asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -154,8 +154,8 @@ class Election:
                 wanted = self._to_persist.get_nowait()  # a later one replaces the earlier ones
             try:
                 await self._persist(wanted.hard_state)
-            except OSError as error:
-                log.error("hard_state_not_stored", extra={"error": str(error), "runbook": "raft-disk.md"})
+            except OSError:
+                log.exception("hard_state_not_stored", extra={"runbook": "raft-disk.md"})
                 self._perform(self._core.on_persist_failed(wanted.token))
             else:
                 self._perform(self._core.on_synced(wanted.token, self._clock.monotonic_us()))

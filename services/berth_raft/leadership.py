@@ -66,7 +66,7 @@ class Counts:
 class Leadership:
     """One raft node's side of the ledger: follows it always, and appends to it while it leads."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything it stands on, each by name
         self,
         state: State,
         *,
@@ -219,7 +219,7 @@ class Leadership:
             may_be_lost=self._may_be_lost,
         )
         self._committer = committer
-        self._on_active(True)
+        self._on_active(True)  # noqa: FBT003 - the one fact that this call tells
         self._election.activate(term)
         self._announce_tip()
         log.info("leadership_established", extra={"term": term, "sequence": self.state.sequence})
@@ -235,7 +235,7 @@ class Leadership:
                     self._wake.clear()
         finally:
             self._committer = None
-            self._on_active(False)
+            self._on_active(False)  # noqa: FBT003
             for answer in committer.stepped_down():
                 self._answer(answer)
             self._drain()

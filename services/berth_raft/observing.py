@@ -1,8 +1,7 @@
 """What a raft node tells about its commits: spans of sampled requests, metrics, gauges."""
 
-import time
-
 from berth import subjects
+from berth.ports import Clock
 from berth.runtime import telemetry, traceparent
 from berth_raft.commit import Flush
 from berth_raft.leadership import Leadership
@@ -14,8 +13,9 @@ _APPEND = telemetry.operation(telemetry.APPEND, subjects.LEDGER)
 class CommitObserver:
     """Makes the `commit` and `append` spans of each sampled transaction of a flush, afterwards."""
 
-    def __init__(self, spans: telemetry.Spans) -> None:
+    def __init__(self, spans: telemetry.Spans, clock: Clock) -> None:
         self._spans = spans
+        self._clock = clock
 
     def flushed(self, flush: Flush, *, began_us: int, appended_us: int, done_us: int) -> None:
         """The times are microseconds of the monotonic clock, just now."""
@@ -23,7 +23,7 @@ class CommitObserver:
         telemetry.COMMIT_DURATION.record((done_us - began_us) / 1e6)
         if not flush.traced or not self._spans.recording or flush.tip is None:
             return
-        now_ns = time.time_ns()
+        now_ns = self._clock.now_ms() * 1_000_000
         began_ns = now_ns - (done_us - began_us) * 1000
         appended_ns = now_ns - (done_us - appended_us) * 1000
         sequence = flush.tip.sequence

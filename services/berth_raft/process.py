@@ -159,7 +159,7 @@ class RaftNode:
             announce=self._announce,
             may_be_lost=self._may_be_lost,
             on_active=self._on_active,
-            observer=CommitObserver(self._spans),
+            observer=CommitObserver(self._spans, self._clock),
         )
         observe(self._leadership)
         promises = self._outside.promises(ledger_term=await _until_reached(lambda: _last_term(ledger)))
@@ -189,7 +189,7 @@ class RaftNode:
             election.transfer(None)
             try:
                 async with asyncio.timeout(HAND_OVER_S):
-                    while leadership.is_active:
+                    while leadership.is_active:  # noqa: ASYNC110 - ends within a few heartbeats, or not
                         await asyncio.sleep(0.005)
             except TimeoutError:
                 log.warning("leadership_not_handed_over", extra={"term": leadership.state.sequence})

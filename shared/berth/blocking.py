@@ -5,7 +5,7 @@ with berth.blocking.connect("nats://127.0.0.1:4222", nkey="keys/client.nk") as c
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ T = TypeVar("T")
 @contextmanager
 def connect(
     url: str = "nats://127.0.0.1:4222", *, nkey: str | Path | None = None, user: str = "client", timeout: float = 5.0
-) -> "Iterator[Cluster]":
+) -> "Generator[Cluster]":
     """As `berth.client.connect`. Not to be called inside a running event loop."""
     with asyncio.Runner() as runner:
         connection = client.connect(url, nkey=nkey, user=user, timeout=timeout)

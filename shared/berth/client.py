@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from collections.abc import Sequence as Listing
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -103,7 +103,7 @@ async def connect(
     user: str = "client",
     timeout: float = 5.0,
     spans: telemetry.Spans | None = None,
-) -> AsyncIterator["Cluster"]:
+) -> AsyncGenerator["Cluster"]:
     """A cluster, for as long as the block runs. `nkey`: a seed file; `user` is the name it belongs to.
 
     Raises:
@@ -112,7 +112,7 @@ async def connect(
     settings = BusSettings(
         url=url,
         user=user,
-        seed_file=None if nkey is None else Path(nkey).expanduser(),
+        seed_file=None if nkey is None else Path(nkey),
         connect_within_seconds=timeout,
     )
     if settings.seed_file is not None and not settings.seed_file.is_file():

@@ -159,7 +159,12 @@ class CommitWorld:
         proposal = Proposal(id=f"p{self._numbers}", transactions=(transaction,), view_sequence=Sequence(0))
         answered: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
         inbox = f"{bus.inbox}.{proposal.id}"
-        end = await bus.subscribe(inbox, lambda envelope: answered.done() or answered.set_result(envelope))
+
+        def receive(envelope: Envelope) -> None:
+            if not answered.done():
+                answered.set_result(envelope)
+
+        end = await bus.subscribe(inbox, receive)
         bus.publish(subjects.COMMIT.of(role="scheduler"), codec.encode_proposal(proposal), reply=inbox)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):

@@ -67,7 +67,7 @@ class NodeDocument(Document):
 
     id: NodeName
     capacity: Capacity
-    reserved: Capacity = Field(default_factory=Capacity)
+    reserved: Capacity = Capacity()
     labels: Labels = Field(default_factory=dict[str, str])
     taints: tuple[Taint, ...] = ()
     state: NodeState = NodeState.READY
@@ -107,8 +107,8 @@ class QuotaDocument(Document):
 
     namespace: NamespaceName
     cohort: Name | None = None
-    hard: Capacity = Field(default_factory=Capacity)
-    soft: Capacity = Field(default_factory=Capacity)
+    hard: Capacity = Capacity()
+    soft: Capacity = Capacity()
     burst_percent: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     grace_seconds: Seconds | None = None
     borrowing_limit: Capacity | None = None
@@ -134,7 +134,7 @@ class CohortDocument(Document):
 
     name: Name
     parent: Name | None = None
-    soft: Capacity = Field(default_factory=Capacity)
+    soft: Capacity = Capacity()
     borrowing_limit: Capacity | None = None
     lending_limit: Capacity | None = None
     weight_permille: Annotated[WeightPermille, Field(alias="weight")] = 1000

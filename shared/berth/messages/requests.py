@@ -70,8 +70,8 @@ def _extended_name(value: Any) -> Any:
     return _label_key(value)
 
 
-def _millicores(value: Any) -> Any:
-    """`cpu_cores` as written (a decimal with at most three places) in millicores."""
+def _cores(value: Any) -> Any:
+    """`cpu_cores` as written: a decimal with at most three places."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise expected("expected a number of cores such as 4 or 0.5")
     try:
@@ -81,7 +81,7 @@ def _millicores(value: Any) -> Any:
         raise expected("expected a number of cores such as 4 or 0.5") from None
     if exact != whole or whole < 0 or whole > LARGEST:
         raise expected("expected a number of cores that is at least 0 and has at most three decimals")
-    return whole
+    return float(value)
 
 
 Name = Annotated[str, BeforeValidator(_name)]
@@ -108,26 +108,23 @@ class Document(BaseModel):
 class Amounts(Document):
     """Resources of one instance as people write them: `cpu_cores` a decimal, the rest whole numbers."""
 
-    cpu_millicores: Annotated[int, BeforeValidator(_millicores)] = Field(0, alias="cpu_cores")
+    cpu_cores: Annotated[float, BeforeValidator(_cores)] = 0.0
     ram_mb: Amount = 0
     disk_mb: Amount = 0
     extended: dict[ExtendedName, Amount] = Field(default_factory=dict[str, int])
 
+    @property
+    def millicores(self) -> int:
+        return round(self.cpu_cores * 1000)
+
     @cached_property
     def vector(self) -> Resources:
-        return Resources(self.cpu_millicores, self.ram_mb, self.disk_mb, 0, _pairs(self.extended))
+        return Resources(self.millicores, self.ram_mb, self.disk_mb, 0, _pairs(self.extended))
 
     @model_serializer
     def _as_written(self) -> dict[str, Any]:
         """As people write it, and only what was said: in a limit, 0 and absent differ."""
-        written: dict[str, Any] = {}
-        for name in type(self).model_fields:
-            if name in self.model_fields_set:
-                written[name] = getattr(self, name)
-        millicores = written.pop("cpu_millicores", None)
-        if millicores is not None:
-            written["cpu_cores"] = millicores / 1000
-        return written
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
 
 class Capacity(Amounts):
@@ -137,12 +134,14 @@ class Capacity(Amounts):
 
     @cached_property
     def vector(self) -> Resources:
-        return Resources(self.cpu_millicores, self.ram_mb, self.disk_mb, self.instances or 0, _pairs(self.extended))
+        return Resources(self.millicores, self.ram_mb, self.disk_mb, self.instances or 0, _pairs(self.extended))
 
     def said(self) -> dict[str, int]:
         """The dimensions that were written, each with its amount: absent and 0 differ in a quota."""
         written = self.model_fields_set
-        amounts = {name: int(getattr(self, name) or 0) for name in BUILT_IN if name in written}
+        vector = self.vector
+        spelling = {"cpu_millicores": "cpu_cores"}
+        amounts = {name: vector.amount(name) for name in BUILT_IN if spelling.get(name, name) in written}
         return amounts | dict(self.extended)
 
 
@@ -368,13 +367,17 @@ class StoredAmounts(Amounts):
 
     cpu_millicores: Amount = 0
 
+    @property
+    def millicores(self) -> int:
+        return self.cpu_millicores
+
 
 class StoredRequest(Request):
     """A request read back from an event: the same meaning, the event's spelling."""
 
     model_config = ConfigDict(extra="ignore")
 
-    resources: StoredAmounts
+    resources: StoredAmounts  # pyright: ignore[reportIncompatibleVariableOverride] frozen, so it may be narrower
 
 
 def _stored(value: Any) -> Request:

@@ -82,9 +82,8 @@ def _sentence(item: ErrorDetails) -> str:
         case "dict_type" | "model_type" | "model_attributes_type":
             text = "expected a mapping"
         case _:
-            text = "expected " + _lower_first(
-                item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            )
+            message = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            text = f"expected {_lower_first(message)}"
     return f"{text}, found {_shown(item['input'])}"
 
 
@@ -93,5 +92,5 @@ def _lower_first(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = repr(list(value) if isinstance(value, tuple) else value)  # pyright: ignore[reportUnknownArgumentType]
     return text if len(text) <= 60 else text[:57] + "..."

@@ -5,7 +5,7 @@ records, each change remembers what it replaced, so a transaction that turns out
 taken back exactly. What must live here: every mutation. What must not: meaning.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, Final, Generic, TypeVar
@@ -59,7 +59,7 @@ class Journal:
             self.entries.clear()
 
     @contextmanager
-    def trial(self) -> Iterator[None]:
+    def trial(self) -> Generator[None]:
         """Everything changed inside is taken back at the end."""
         mark = self.begin()
         try:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -207,9 +207,9 @@ def decode_record(payload: bytes) -> Record:
         members: Any = strict_json(payload)
     except ValueError as error:
         raise CorruptRecord(f"not JSON: {error}") from None
-    if not isinstance(members, dict) or tuple(members) != RECORD_MEMBERS or members["v"] != 1:
+    if type(members) is not dict or tuple(cast("dict[str, Any]", members)) != RECORD_MEMBERS or members["v"] != 1:
         raise CorruptRecord("its members are not those of a record of version 1")
-    return _record(members)  # pyright: ignore[reportUnknownArgumentType] parsed JSON
+    return _record(members)
 
 
 def _record(members: dict[str, Any]) -> Record:
@@ -233,20 +233,18 @@ def _record(members: dict[str, Any]) -> Record:
 
 
 def _transactions(events: Any) -> tuple[tuple[Event, ...], ...]:
-    if not isinstance(events, list) or not events:
+    if type(events) is not list or not events:
         raise CorruptRecord("it holds no events")
     grouped: list[list[Event]] = []
-    for members in events:  # pyright: ignore[reportUnknownVariableType] parsed JSON
-        if not isinstance(members, dict) or next(iter(members), None) != "tx":  # pyright: ignore[reportUnknownArgumentType]
+    for members in cast("list[Any]", events):
+        if type(members) is not dict or next(iter(cast("dict[str, Any]", members)), None) != "tx":
             raise CorruptRecord("an event does not begin with tx")
-        number: Any = members["tx"]  # pyright: ignore[reportUnknownVariableType]
-        if type(number) is not int or number not in (len(grouped) - 1, len(grouped)):
+        number = members["tx"]
+        if type(number) is not int or number not in (len(grouped) - 1, len(grouped)) or number < 0:
             raise CorruptRecord("tx does not start at 0 and rise by 0 or 1")
         if number == len(grouped):
             grouped.append([])
-        elif not grouped:
-            raise CorruptRecord("tx does not start at 0")
-        grouped[-1].append(decode_event(members))  # pyright: ignore[reportUnknownArgumentType]
+        grouped[-1].append(decode_event(cast("dict[str, Any]", members)))
     return tuple(tuple(transaction) for transaction in grouped)
 
 

@@ -1,5 +1,6 @@
 """The request document: strict at the edge, every problem with its path, a digest that only meaning changes."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -114,10 +115,8 @@ def test_bytes_that_are_no_requests_are_one_clear_error(body: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_end_in_requests_or_one_typed_error(body: bytes) -> None:
-    try:
-        decode_requests(body)
-    except InvalidCommand as error:
-        assert error.problems
+    with contextlib.suppress(InvalidCommand):
+        assert isinstance(decode_requests(body), list)
 
 
 def test_a_request_survives_the_bus_and_the_ledger_unchanged() -> None:

@@ -24,7 +24,7 @@ from berth.wire.codec import (
     encode_proposal,
     encode_record,
 )
-from berth.wire.upcasters import upcast
+from berth.wire.upcasters import Body, Upcaster, upcast
 
 LEDGER = LedgerId("l1")
 LOST = Event(NodeLost(node=NodeId("n1")))
@@ -191,10 +191,13 @@ def test_bytes_that_are_no_proposal_are_one_typed_error(payload: bytes) -> None:
 
 
 def test_an_old_body_is_led_through_every_version_in_between() -> None:
-    upcasters = {
-        ("Thing", 1): lambda body: {**body, "two": body["one"] + 1},
-        ("Thing", 2): lambda body: {**body, "three": body["two"] + 1},
-    }
+    def second(body: Body) -> Body:
+        return {**body, "two": body["one"] + 1}
+
+    def third(body: Body) -> Body:
+        return {**body, "three": body["two"] + 1}
+
+    upcasters: dict[tuple[str, int], Upcaster] = {("Thing", 1): second, ("Thing", 2): third}
 
     assert upcast("Thing", 1, {"one": 1}, to=3, upcasters=upcasters) == {"one": 1, "two": 2, "three": 3}
     assert upcast("Thing", 3, {"x": 1}, to=3, upcasters=upcasters) == {"x": 1}
