@@ -124,7 +124,16 @@ class Note:
 
 Effect = Propose | Ask | Publish | Reply | Acknowledge | InProgress | DeadLetter | Note
 
-_RANK: dict[type, int] = {Note: 0, Propose: 1, Ask: 2, Publish: 3, Reply: 4, InProgress: 5, DeadLetter: 6, Acknowledge: 7}
+_RANK: dict[type, int] = {
+    Note: 0,
+    Propose: 1,
+    Ask: 2,
+    Publish: 3,
+    Reply: 4,
+    InProgress: 5,
+    DeadLetter: 6,
+    Acknowledge: 7,
+}
 
 
 def in_order(effects: Listing[Effect]) -> list[Effect]:

@@ -16,7 +16,7 @@ class ExampleSettings(ServiceSettings):
     service: ClassVar[str] = "quota"
 
 
-class ExampleService:
+class Example:
     """Says who it is to every command."""
 
     role = subjects.QUOTA
@@ -54,4 +54,4 @@ class ExampleService:
 
 
 if __name__ == "__main__":
-    sys.exit(process.main(ExampleSettings, lambda _, identity: ExampleService(identity)))
+    sys.exit(process.main(ExampleSettings, lambda _, identity: Example(identity)))
