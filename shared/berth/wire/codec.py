@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -207,9 +207,13 @@ def decode_record(payload: bytes) -> Record:
         members: Any = strict_json(payload)
     except ValueError as error:
         raise CorruptRecord(f"not JSON: {error}") from None
-    if type(members) is not dict or tuple(cast("dict[str, Any]", members)) != RECORD_MEMBERS or members["v"] != 1:
+    if not _is_object(members) or tuple(members) != RECORD_MEMBERS or members["v"] != 1:
         raise CorruptRecord("its members are not those of a record of version 1")
     return _record(members)
+
+
+def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    return type(value) is dict
 
 
 def _record(members: dict[str, Any]) -> Record:
@@ -237,14 +241,14 @@ def _transactions(events: Any) -> tuple[tuple[Event, ...], ...]:
         raise CorruptRecord("it holds no events")
     grouped: list[list[Event]] = []
     for members in cast("list[Any]", events):
-        if type(members) is not dict or next(iter(cast("dict[str, Any]", members)), None) != "tx":
+        if not _is_object(members) or next(iter(members), None) != "tx":
             raise CorruptRecord("an event does not begin with tx")
-        number = members["tx"]
+        number: Any = members["tx"]
         if type(number) is not int or number not in (len(grouped) - 1, len(grouped)) or number < 0:
             raise CorruptRecord("tx does not start at 0 and rise by 0 or 1")
         if number == len(grouped):
             grouped.append([])
-        grouped[-1].append(decode_event(cast("dict[str, Any]", members)))
+        grouped[-1].append(decode_event(members))
     return tuple(tuple(transaction) for transaction in grouped)
 
 
