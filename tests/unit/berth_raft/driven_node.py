@@ -86,6 +86,12 @@ class DrivenNode:
         self.unsynced.clear()
         return self.performs(self.core.on_synced(token, self.now_us))
 
+    def fails(self) -> list[Send]:
+        """The disk refuses what was to be written last."""
+        token = self.unsynced[-1].token
+        self.unsynced.clear()
+        return self.performs(self.core.on_persist_failed(token))
+
     @property
     def written(self) -> list[HardState]:
         """Every hard state that was to be made durable."""

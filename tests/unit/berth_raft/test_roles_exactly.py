@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from berth_raft.core.effects import Role
-from berth_raft.core.messages import Heartbeat, HeartbeatReply, Message, PreVoteReply, Vote, VoteReply
+from berth_raft.core.messages import Heartbeat, HeartbeatReply, Message, PreVote, PreVoteReply, Vote, VoteReply
 from tests.unit.berth_raft.driven_node import (
     BEHIND,
     LEVEL,
@@ -164,9 +164,53 @@ def test_the_timer_restarts_with_an_own_candidacy_in_a_short_range() -> None:
     assert 75 * MS <= node.timer_us <= 150 * MS
 
 
+def test_the_timer_of_a_candidacy_restarts_when_its_requests_leave() -> None:
+    node, request = a_pre_candidate(term=5)
+    node.disk_waits = True
+    node.hears("b", pre_vote_reply(request))
+    assert 75 * MS <= node.timer_us <= 150 * MS
+
+    node.sleeps(70 * MS)
+    node.sync()
+
+    assert 75 * MS <= node.timer_us <= 150 * MS
+
+
+@pytest.mark.parametrize("tries, shortest, longest", [(1, 25, 50), (2, 50, 100), (3, 75, 150), (9, 75, 150)])
+def test_asking_again_for_a_pre_vote_starts_quickly_and_leaves_more_time_with_each_try(
+    tries: int, shortest: int, longest: int
+) -> None:
+    node = a_follower(term=5, leader=None)
+
+    for _ in range(tries):
+        node.times_out()
+
+    assert shortest * MS <= node.timer_us <= longest * MS
+
+
+def test_hearing_a_leader_makes_the_next_candidacy_a_first_one() -> None:
+    node, _ = a_candidate(term=6)
+    node.hears("b", heartbeat(6))
+
+    request = first(node.times_out(), PreVote)
+    assert 25 * MS <= node.timer_us <= 50 * MS
+    node.hears("b", pre_vote_reply(request))
+    assert 75 * MS <= node.timer_us <= 150 * MS
+
+
+def test_having_led_makes_the_next_candidacy_a_first_one() -> None:
+    node = a_leader(term=6)
+    node.core.resign(node.now_us, "a test")
+
+    request = first(node.times_out(), PreVote)
+    assert 25 * MS <= node.timer_us <= 50 * MS
+    node.hears("b", pre_vote_reply(request))
+    assert 75 * MS <= node.timer_us <= 150 * MS
+
+
 def test_the_timer_of_a_second_candidacy_in_a_row_leaves_slow_disks_more_time() -> None:
     node, _ = a_candidate(term=6)
-    request = first(node.times_out(), type(pre_vote(7)))
+    request = first(node.times_out(), PreVote)
     node.hears("b", pre_vote_reply(request))
 
     assert node.seen == (Role.CANDIDATE, 7, None)
@@ -221,7 +265,7 @@ def test_a_leader_that_stepped_down_starts_an_election_timer() -> None:
     node = a_leader(term=6)
     node.waits(300 * MS)
 
-    assert first(node.waits(300 * MS), type(pre_vote(7))).term == 7
+    assert first(node.waits(300 * MS), PreVote).term == 7
 
 
 def test_a_leader_never_steps_down_while_a_majority_answers() -> None:
@@ -250,6 +294,17 @@ def test_copies_of_an_old_answer_do_not_keep_a_leader() -> None:
     for _ in range(6):
         node.hears("b", heartbeat_reply(beat.term, beat.round))
         node.waits(50 * MS)
+
+    assert node.core.role is Role.FOLLOWER
+
+
+def test_answers_of_an_earlier_term_do_not_keep_a_leader() -> None:
+    node = a_leader(term=6)
+
+    for _ in range(6):
+        for send in node.waits(50 * MS):
+            if isinstance(send.message, Heartbeat):
+                node.hears("b", heartbeat_reply(5, send.message.round))
 
     assert node.core.role is Role.FOLLOWER
 
@@ -330,6 +385,6 @@ def test_a_candidacy_after_a_failed_transfer_is_an_ordinary_one() -> None:
     node = a_follower(term=5, leader="b")
     node.hears("b", timeout_now(5))
 
-    request = first(node.times_out(), type(pre_vote(7)))
+    request = first(node.times_out(), PreVote)
 
     assert not first(node.hears("b", pre_vote_reply(request)), Vote).transfer

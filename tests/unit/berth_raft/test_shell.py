@@ -97,7 +97,7 @@ def test_a_vote_that_the_disk_refused_is_told_to_nobody() -> None:
     node.disk_waits = True
     node.hears("c", vote(6))
 
-    assert node.performs(node.core.on_persist_failed(node.unsynced[-1].token)) == []
+    assert node.fails() == []
     assert not first(retry(node, "b"), VoteReply).granted, "it is still given, and not to another"
 
 
@@ -111,7 +111,7 @@ def test_a_vote_that_the_disk_refused_is_given_to_the_same_candidate_when_it_ask
     node = a_follower(term=5, leader=None)
     node.disk_waits = True
     node.hears("c", vote(6))
-    node.core.on_persist_failed(node.unsynced[-1].token)
+    node.fails()
 
     assert first(retry(node, "c"), VoteReply).granted
 
@@ -121,11 +121,33 @@ def test_a_candidate_whose_disk_failed_gives_up_and_tries_again_later() -> None:
     node.disk_waits = True
     node.hears("b", PreVoteReply(stamp=STAMP, term=6, round=request.round, granted=True))
 
-    node.performs(node.core.on_persist_failed(node.unsynced[-1].token))
+    node.fails()
     assert node.seen == (Role.FOLLOWER, 6, None)
 
     node.disk_waits = False
     assert first(node.waits(900 * MS), PreVote).term == 7
+    assert node.written[-1] == HardState(incarnation=1, term=6, vote="a"), "the vote that was lost is written again"
+
+
+def test_a_follower_whose_disk_failed_keeps_its_leader() -> None:
+    node = a_follower(term=5, leader=None)
+    node.disk_waits = True
+    node.hears("b", heartbeat(6))
+
+    node.fails()
+
+    assert node.seen == (Role.FOLLOWER, 6, "b")
+
+
+def test_a_failure_that_a_newer_write_covers_does_not_end_a_candidacy() -> None:
+    node = a_follower(term=5, leader=None)
+    node.disk_waits = True
+    node.hears("b", heartbeat(6))
+    node.hears("b", timeout_now(6))
+
+    node.core.on_persist_failed(node.unsynced[0].token)
+
+    assert first(node.sync(), Vote).term == 7
 
 
 def test_a_failure_that_a_newer_write_covers_changes_nothing() -> None:
@@ -174,6 +196,12 @@ def test_a_node_whose_disk_or_ledger_is_broken_does_not_campaign() -> None:
 
     node.core.set_eligible(True)
     assert first(node.waits(300 * MS), PreVote).term == 6
+
+
+def test_not_being_eligible_changes_nothing_for_who_leads_or_follows() -> None:
+    """The shell asks a leader to resign; it knows whether that is needed."""
+    assert a_leader().core.set_eligible(False) == []
+    assert a_follower(leader="b").core.set_eligible(False) == []
 
 
 def test_a_candidate_that_is_not_eligible_any_more_gives_up() -> None:
