@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 5
 _CONNECT_SECONDS = 2
+_CLOSE_WAIT_SECONDS = 0.3
 _PAYLOAD_PARTS = 64
 """What a subject, a reply and the frame of a queued message weigh beside it, roughly, in bytes."""
 _PERMISSION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
@@ -215,6 +216,10 @@ class NatsBus:
         """Send what is queued, as far as that is possible at once, and close. `lost` is not called."""
         self._closing = True
         if self._sender is not None and not self._sender.done():
+            if self._connection.is_reconnecting:  # cancelled in the middle, the client would leave a socket open
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSE_WAIT_SECONDS):
+                        await self._up.wait()
             if self.connected:
                 with contextlib.suppress(TimeoutError, Unreachable):  # then it stays unsent: at most once
                     async with asyncio.timeout(_DRAIN_SECONDS):

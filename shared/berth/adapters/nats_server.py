@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sysconfig
 import time
@@ -277,8 +278,12 @@ class NatsServer:
 
     def reload(self) -> None:
         """SIGHUP: `users.conf` is read again."""
+        self.signal(signal.SIGHUP)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal that does not end it."""
         assert self._process is not None, "start it first"
-        self._process.send_signal(1)
+        self._process.send_signal(number)
 
     def _ended(self) -> None:
         assert self._process is not None

@@ -52,7 +52,9 @@ class StreamMisconfigured(BerthError):
 # --- make -------------------------------------------------------------------------------------------
 
 
-async def create_streams(api: JetStreamApi, *, replicas: int = 1) -> None:
+async def create_streams(
+    api: JetStreamApi, *, replicas: int = 1, ack_wait_seconds: float = subjects.ACK_WAIT_SECONDS
+) -> None:
     """Make every stream and the pinned consumer; those that exist as they must are left alone.
 
     Raises:
@@ -61,7 +63,7 @@ async def create_streams(api: JetStreamApi, *, replicas: int = 1) -> None:
     """
     for stream in subjects.STREAMS:
         await _create_stream(api, stream, replicas)
-    await create_request_consumer(api)
+    await create_request_consumer(api, ack_wait_seconds=ack_wait_seconds)
     await check_ledger_stream(api, replicas=replicas)
 
 
@@ -78,7 +80,7 @@ async def _create_stream(api: JetStreamApi, stream: subjects.Stream, replicas: i
     log.info("stream_ready", extra={"stream": stream.name, "replicas": replicas})
 
 
-async def create_request_consumer(api: JetStreamApi, *, ack_wait_seconds: float = subjects.ACK_WAIT_SECONDS) -> None:
+async def create_request_consumer(api: JetStreamApi, *, ack_wait_seconds: float) -> None:
     """Make the consumer of REQUESTS whose pin decides which quota service is active (DESIGN section 2).
 
     Raises:
