@@ -12,9 +12,9 @@ from berth.ids import Namespace, RequestId
 from berth.messages.commands import Query, QueryAnswer, Refusal, RefusalCode
 from berth.model.answers import trace_id_of
 from berth.model.ledger import State
+from berth.model.read_models import Row, page
 from berth.subjects import CLUSTER
 from berth_console import views
-from berth_console.paging import Row, page
 from berth_console.recent_events import RecentEvents
 from berth_console.spans import Span
 from berth_console.traces import TraceStore
@@ -29,10 +29,10 @@ Raises:
 
 _TABLES: dict[str, Callable[[State, Selection], Rows]] = {
     "requests": views.requests,
-    "decisions": views.decisions,
     "allocations": views.allocations,
     "nodes": views.nodes,
     "quotas": views.quotas,
+    "quota_explain": views.quota_explanations,
     "reservations": views.reservations,
 }
 
@@ -64,7 +64,11 @@ def answer(sources: Sources, what: str, namespace: str, query: Query, now_ms: in
     """
     if (table := _TABLES.get(what)) is not None:
         wanted = Selection(
-            namespace=namespace, ids=frozenset(query.ids), everything=query.everything, after=query.after
+            namespace=namespace,
+            ids=frozenset(query.ids),
+            everything=query.everything,
+            decisions=query.decisions,
+            after=query.after,
         )
         return _paged(table(sources.state, wanted), query)
     if what == "events":

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from berth.ids import Namespace, RequestId, RequestKey
-from berth.model import entitlement
-from berth.model.answers import amounts, decision_of, reservation_row, trace_id_of
+from berth.model.answers import amounts, reservation_row
 from berth.model.cluster import Allocation, Node
 from berth.model.ledger import State
-from berth.model.queue import RequestState
-from berth.resources import BUILT_IN, Resources
+from berth.model.read_models import Row, queue_positions, quota_explanation, quota_row, request_rows
+from berth.resources import Resources
 from berth.subjects import CLUSTER
-from berth_console.paging import Row
 
 Rows = Iterator[tuple[str, Row]]
 Name = TypeVar("Name", bound=str)
@@ -27,12 +25,13 @@ Key = TypeVar("Key", bound=tuple[str, str])
 class Selection:
     """Which rows are wanted. `namespace` `_`: of all. `ids` empty: all; each bare or `namespace/id`.
 
-    `everything`: those that are over too. `after`: only rows behind this cursor.
+    `everything`: those that are over too. `decisions`: rows of requests with their decision. `after`: only rows behind this cursor.
     """
 
     namespace: str = CLUSTER
     ids: frozenset[str] = frozenset()
     everything: bool = False
+    decisions: bool = False
     after: str | None = None
 
     def names(self, namespace: str, id: str) -> bool:
@@ -46,16 +45,7 @@ def requests(state: State, wanted: Selection) -> Rows:
     """`berth requests`: every request that is known, settled ones included until they are forgotten."""
     selected = _selected(state.queue.requests, wanted)
     positions = queue_positions(state) if any(key in state.queue.waiting for key in selected) else {}
-    for key in selected:
-        yield _cursor(key), request_row(state.queue.requests[key], positions.get(key))
-
-
-def decisions(state: State, wanted: Selection) -> Rows:
-    """The decision object of each request, as the decision message carries it."""
-    for key in _selected(state.queue.requests, wanted):
-        decision = decision_of(state, key)
-        assert decision is not None, "a selected request is known"
-        yield _cursor(key), decision.as_mapping()
+    yield from request_rows(state, selected, positions, with_decisions=wanted.decisions)
 
 
 def allocations(state: State, wanted: Selection) -> Rows:
@@ -82,6 +72,13 @@ def quotas(state: State, wanted: Selection) -> Rows:
         yield namespace, quota_row(state, namespace)
 
 
+def quota_explanations(state: State, wanted: Selection) -> Rows:
+    """`berth quota explain`: the namespaces that are named, whether or not they have a quota."""
+    for name in sorted(wanted.ids):
+        if wanted.names(name, name):
+            yield name, quota_explanation(state, Namespace(name))
+
+
 def reservations(state: State, wanted: Selection) -> Rows:
     """`berth reservation list`: those that are not over, or all."""
     table = state.reservations.reservations
@@ -91,20 +88,6 @@ def reservations(state: State, wanted: Selection) -> Rows:
 
 
 # --- one row ----------------------------------------------------------------------------------------
-
-
-def request_row(known: RequestState, position: int | None) -> Row:
-    """`position`: its place in the queue, from 1; None when it does not wait."""
-    return {
-        "id": known.request.id,
-        "namespace": known.request.namespace,
-        "status": known.status.value,
-        "attempt": known.attempt - 1,
-        "sequence": known.decided,
-        "trace_id": trace_id_of(known.traceparent),
-        "reasons": [reason.as_mapping() for reason in known.reasons],
-        "queue_position": position,
-    }
 
 
 def allocation_row(allocation: Allocation) -> Row:
@@ -132,30 +115,6 @@ def node_row(node: Node, used: Resources) -> Row:
         "labels": dict(node.labels),
         "taints": [taint.model_dump(mode="json") for taint in node.taints],
     }
-
-
-def quota_row(state: State, namespace: Namespace) -> Row:
-    """Amounts by dimension. `hard`, `soft`: what the quota says; `available`: null without limit."""
-    quota = state.quotas.quotas.get(namespace)
-    used = state.quotas.used_by(namespace)
-    classed = entitlement.classes(state, namespace)
-    return {
-        "namespace": namespace,
-        "hard": dict(quota.hard) if quota else {},
-        "soft": dict(quota.soft) if quota else {},
-        "used": dict.fromkeys(BUILT_IN, 0) | dict(used.dimensions()),
-        "guaranteed": classed.guaranteed,
-        "borrowed": classed.borrowed,
-        "burst": classed.burst,
-        "available": entitlement.available(state, namespace),
-    }
-
-
-def queue_positions(state: State) -> dict[RequestKey, int]:
-    """The place of each queued request, from 1: higher priority first, then the one that was submitted earlier."""
-    waiting = [state.queue.requests[key] for key in state.queue.waiting]
-    waiting.sort(key=lambda known: (-known.request.priority, known.order, known.key))
-    return {known.key: place for place, known in enumerate(waiting, start=1)}
 
 
 # --- selecting --------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from berth.messages.commands import Query
 from berth.messages.requests import Document, Request
 from berth.messages.validation import problems
 from berth.model.ledger import State
+from berth.model.read_models import Row
 from berth.subjects import CLUSTER
 from berth_cell.plan import plan
-from berth_console.paging import Row
 
 REQUESTS_MAX = 256
 """A Cell decides while the console waits; more belong into `berth plan --cluster`, offline."""

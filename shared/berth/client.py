@@ -316,12 +316,12 @@ class Cluster:
         for namespace, waiting in by_namespace.items():
             ids = tuple(dict.fromkeys(pending.request.id for pending in waiting))
             try:
-                answer = await self._query_page("decisions", namespace, Query(ids=ids))
+                answer = await self._query_page("requests", namespace, Query(ids=ids, decisions=True))
             except (BerthError, TimeoutError):
                 continue  # nobody answers now; the next round asks again
             known: set[str] = set()
             for item in answer.items:
-                decision = Decision.model_validate(item)
+                decision = Decision.model_validate(item["decision"])
                 known.add(decision.request)
                 self._told(decision)
             for pending in waiting:
@@ -366,9 +366,9 @@ class Cluster:
         Raises:
             NotFound: no such request.
         """
-        answer = await self._query_page("decisions", namespace, Query(ids=(request,)))
+        answer = await self._query_page("requests", namespace, Query(ids=(request,), decisions=True))
         for item in answer.items:
-            return Decision.model_validate(item)
+            return Decision.model_validate(item["decision"])
         raise NotFound(f"no request {namespace}/{request}", hint="`berth requests` lists them")
 
     # ------------------------------------------------------------------ reservations and administration

@@ -258,10 +258,14 @@ class ReservationAnswer(Wire):
 
 
 class Query(Wire):
-    """Asks for a read model. `min_sequence`: answer only from a state at least that new."""
+    """Asks for a read model. `min_sequence`: answer only from a state at least that new.
+
+    `decisions`: rows of requests also carry their `decision`, as the decision message has it.
+    """
 
     ids: tuple[str, ...] = ()
     everything: bool = False
+    decisions: bool = False
     min_sequence: Sequence = Sequence(0)
     at: Sequence | None = None
     from_sequence: Sequence = Sequence(0)

@@ -11,8 +11,8 @@ from berth.errors import InvalidCommand, NotFound, Problem
 from berth.ids import Sequence
 from berth.messages.commands import Query, QueryAnswer
 from berth.model.ledger import State
+from berth.model.read_models import PAGE_BYTES_MAX, Row, page
 from berth.subjects import COMMITTED, QUERY
-from berth_console.paging import PAGE_BYTES_MAX, Row, page
 from berth_console.recent_events import RecentEvents
 from berth_console.service import WAIT_MS, WAITING_MAX, ConsoleService
 from berth_console.spans import span_from
@@ -133,7 +133,7 @@ def test_an_unknown_question_is_told_what_there_is(console: Console) -> None:
     code, detail = refused(console.answer("weather"))
 
     assert code == "not_found"
-    listed = "allocations, decisions, events, nodes, plan, quotas, requests, reservations, trace"
+    listed = "allocations, events, nodes, plan, quota_explain, quotas, requests, reservations, trace"
     assert detail == f"there is no weather; there are {listed}"
 
 

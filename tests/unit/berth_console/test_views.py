@@ -16,9 +16,9 @@ from berth.messages.events import (
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Effect, Request, Taint
 from berth.model.ledger import State
+from berth.model.read_models import Row
 from berth_console import views
 from berth_console.cluster_view import ClusterView
-from berth_console.paging import Row
 from berth_console.views import Rows, Selection
 from tests.builders import (
     HOUR,
@@ -95,7 +95,8 @@ def test_queued_requests_have_places_by_priority_and_then_by_age() -> None:
 def test_a_decision_row_is_the_decision_message() -> None:
     state = a_state(a_node(), placed(a_request("web"), "n1"))
 
-    [decision] = rows(views.decisions(state, ALL))
+    [row] = rows(views.requests(state, Selection(decisions=True)))
+    decision = row["decision"]
 
     assert (decision["request"], decision["status"]) == ("web", "placed")
     assert decision["allocations"] == [{"id": "web.0", "node": "n1"}]
@@ -217,7 +218,6 @@ def test_rows_are_selected_by_namespace_id_and_cursor(wanted: Selection, found: 
         happened(state, placed(request, "n1"))
 
     assert names(views.requests(state, wanted)) == found
-    assert [row["request"] for row in rows(views.decisions(state, wanted))] == found
 
 
 def test_the_overview_counts_what_there_is_and_follows_the_state() -> None:
@@ -255,6 +255,6 @@ def test_gauges_are_computed_from_the_state() -> None:
 def test_a_state_without_a_record_is_an_empty_cluster() -> None:
     state = State()
 
-    for table in (views.requests, views.decisions, views.allocations, views.nodes, views.quotas, views.reservations):
+    for table in (views.requests, views.allocations, views.nodes, views.quotas, views.reservations):
         assert rows(table(state, ALL)) == []
     assert ClusterView(state, lambda: None).overview().leader == ""

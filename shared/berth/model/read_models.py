@@ -1,0 +1,190 @@
+"""Rows of the folded state that more than one service answers with (DESIGN section 5, "Other shapes").
+
+Pure: state in, rows out. Amounts are whole numbers by dimension, as in events.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from berth.ids import CohortName, Namespace, RequestId, RequestKey
+from berth.model import entitlement
+from berth.model.answers import decision_of, trace_id_of
+from berth.model.ledger import State
+from berth.model.lending import Member, Share, ancestors
+from berth.model.queue import RequestState
+from berth.model.quota import Quota
+from berth.resources import BUILT_IN
+
+PAGE_BYTES_MAX = 500 * 1024
+"""Of the rows; with the rest of the answer a page stays within 512 KiB."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """`next`: the cursor after which the next page begins; None at the end."""
+
+    rows: tuple[Row, ...]
+    next: str | None
+
+
+def page(rows: Iterable[tuple[str, Row]], *, limit: int) -> Page:
+    """The first page of `rows` (cursor and row, in order); only as many are taken from it as it needs.
+
+    A page holds at least one row, so following `next` always comes to an end.
+    """
+    assert limit >= 1
+    taken: list[Row] = []
+    size = 0
+    last: str | None = None
+    for cursor, row in rows:
+        size += len(orjson.dumps(row)) + 1
+        if taken and (len(taken) == limit or size > PAGE_BYTES_MAX):
+            return Page(rows=tuple(taken), next=last)
+        taken.append(row)
+        last = cursor
+    return Page(rows=tuple(taken), next=None)
+
+
+# --- requests -------------------------------------------------------------------------------------------
+
+
+def request_row(known: RequestState, position: int | None) -> Row:
+    """`attempt`: the one its last decision was made for. `position`: its place in the queue, from 1."""
+    return {
+        "id": known.request.id,
+        "namespace": known.request.namespace,
+        "status": known.status.value,
+        "attempt": known.attempt - 1,
+        "sequence": known.decided,
+        "trace_id": trace_id_of(known.traceparent),
+        "reasons": [reason.as_mapping() for reason in known.reasons],
+        "queue_position": position,
+    }
+
+
+def request_rows(
+    state: State, keys: Iterable[RequestKey], positions: Mapping[RequestKey, int], *, with_decisions: bool
+) -> Iterator[tuple[str, Row]]:
+    """Cursor and row of each of `keys`, which are known; `with_decisions`: what the decision message says, too."""
+    for key in keys:
+        row = request_row(state.queue.requests[key], positions.get(key))
+        if with_decisions:
+            decision = decision_of(state, key)
+            assert decision is not None, "a request that has a row is known"
+            row["decision"] = decision.as_mapping()
+        yield f"{key[0]}/{key[1]}", row
+
+
+def queue_positions(state: State) -> dict[RequestKey, int]:
+    """The place of each queued request, from 1: higher priority first, then the one that was submitted earlier."""
+    waiting = [state.queue.requests[key] for key in state.queue.waiting]
+    waiting.sort(key=lambda known: (-known.request.priority, known.order, known.key))
+    return {known.key: place for place, known in enumerate(waiting, start=1)}
+
+
+def request_keys(
+    state: State, namespace: Namespace | None, ids: Iterable[str] = (), *, after: str | None = None
+) -> list[RequestKey]:
+    """The known requests that are asked for, sorted, behind the cursor `after` (`namespace/id`).
+
+    `namespace` None: of all. `ids`: bare or `namespace/id`; none: every request.
+    """
+    table = state.queue.requests
+    wanted = list(ids)
+    keys: Iterable[RequestKey] = table
+    if wanted:
+        named = dict.fromkeys(key for one in wanted for key in _named(state, namespace, one))
+        keys = [key for key in named if key in table]
+    if namespace is not None:
+        keys = (key for key in keys if key[0] == namespace)
+    if after is not None:
+        owner, _, request = after.partition("/")
+        keys = (key for key in keys if key > (owner, request))
+    return sorted(keys)
+
+
+def _named(state: State, namespace: Namespace | None, written: str) -> list[RequestKey]:
+    owner, slash, request = written.rpartition("/")
+    if slash:
+        return [(Namespace(owner), RequestId(request))]
+    if namespace is not None:
+        return [(namespace, RequestId(written))]
+    return [key for key in state.queue.requests if key[1] == written]
+
+
+# --- quotas ------------------------------------------------------------------------------------------------
+
+
+def quota_row(state: State, namespace: Namespace) -> Row:
+    """Amounts by dimension. `hard`, `soft`: what the quota says; `available`: null without limit."""
+    quota = state.quotas.quotas.get(namespace)
+    used = state.quotas.used_by(namespace)
+    classed = entitlement.classes(state, namespace)
+    return {
+        "namespace": namespace,
+        "hard": dict(quota.hard) if quota else {},
+        "soft": dict(quota.soft) if quota else {},
+        "used": dict.fromkeys(BUILT_IN, 0) | dict(used.dimensions()),
+        "guaranteed": classed.guaranteed,
+        "borrowed": classed.borrowed,
+        "burst": classed.burst,
+        "available": entitlement.available(state, namespace),
+    }
+
+
+def quota_explanation(state: State, namespace: Namespace) -> Row:
+    """The row with the formula in numbers, the dominant share (R71) and every cohort from the own one to the root."""
+    quota = state.quotas.quotas.get(namespace)
+    return {
+        **quota_row(state, namespace),
+        "formula": _formula(state, quota) if quota is not None else {},
+        "share": _share_row(entitlement.share(state, namespace)),
+        "levels": _levels(state, quota) if quota is not None else [],
+    }
+
+
+def _formula(state: State, quota: Quota) -> dict[str, str]:
+    """By dimension: ceiling = min(hard, soft + borrowable + soft × burst_percent // 100), in numbers."""
+    member = entitlement.lending(state.quotas).namespaces.get(quota.namespace)
+    used = state.quotas.used_by(quota.namespace)
+    formula: dict[str, str] = {}
+    for dimension in entitlement.governed(quota):
+        soft = quota.soft.get(dimension, quota.hard.get(dimension, 0))
+        borrowable = 0 if member is None else used.amount(dimension) + member.room(dimension) - soft
+        burst = soft * quota.burst_percent // 100
+        ceiling = soft + borrowable + burst
+        hard = quota.hard.get(dimension)
+        sum_of = f"{soft} + {borrowable} + {burst}"
+        formula[dimension] = (
+            f"ceiling {ceiling} = {sum_of} (soft + borrowable + burst)"
+            if hard is None
+            else f"ceiling {min(hard, ceiling)} = min({hard}, {sum_of}) (hard, soft + borrowable + burst)"
+        )
+    return formula
+
+
+def _levels(state: State, quota: Quota) -> list[Row]:
+    if quota.cohort is None:
+        return []
+    members = entitlement.lending(state.quotas).cohorts
+    names = [quota.cohort, *ancestors(quota.cohort, state.quotas.cohorts)]
+    return [_level(name, members[name]) for name in names]
+
+
+def _level(name: CohortName, member: Member) -> Row:
+    dimensions = sorted(member.nominal)
+    return {
+        "cohort": name,
+        "share": _share_row(member.share()),
+        "used": {dimension: member.used.get(dimension, 0) for dimension in dimensions},
+        "available": {dimension: member.available(dimension) for dimension in dimensions},
+    }
+
+
+def _share_row(share: Share) -> Row:
+    return {"permille": share.permille, "dimension": share.dimension}
