@@ -18,11 +18,14 @@ from berth.messages.requests import Borrow, Request, RequestPreemption
 from berth.model.cluster import Allocation
 from berth.model.ledger import State, draws_on
 from berth.model.lending import Lending, Member, Share, ancestors, is_circular, nominal_of
-from berth.model.quota import Cohort, Quota, Quotas
-from berth.resources import BUILT_IN, NOTHING, Resources
+from berth.model.quota import Amounts, Cohort, Quota, Quotas
+from berth.resources import BUILT_IN, CPU, NOTHING, Resources
 
 Assumption = Mapping[Namespace, Resources]
 NOBODY: Final[Assumption] = {}
+WRITTEN: Final = {CPU: "cpu_cores"}
+"""Dimensions that documents call otherwise."""
+NO_PATHS: Final[Mapping[str, str]] = {}
 
 
 class Assumed(dict[Namespace, Resources]):
@@ -282,31 +285,41 @@ def _protected(detail: str) -> Refusal:
 
 
 def configuration_problems(
-    quotas: Mapping[Namespace, Quota], cohorts: Mapping[CohortName, Cohort], paths: Mapping[str, str] | None = None
+    quotas: Mapping[Namespace, Quota],
+    cohorts: Mapping[CohortName, Cohort],
+    *,
+    quota_paths: Mapping[str, str] = NO_PATHS,
+    cohort_paths: Mapping[str, str] = NO_PATHS,
 ) -> list[Problem]:
     """What contradicts itself in a whole configuration: soft above hard, lending above soft, circles (R70).
 
-    `paths`: where a document says it, by namespace or cohort name; the name itself where nothing is given.
+    The paths say where a document names them; where it does not, the name itself stands.
     """
-    named = paths or {}
     problems: list[Problem] = []
     for namespace, quota in sorted(quotas.items()):
-        path = named.get(namespace, f"quotas.{namespace}")
-        for dimension, soft in sorted(quota.soft.items()):
-            if dimension in quota.hard and soft > quota.hard[dimension]:
-                expected = f"expected at most the hard limit {quota.hard[dimension]}, found {soft}"
-                problems.append(Problem(path=f"{path}.soft.{dimension}", expected=expected))
-        nominal = nominal_of(quota)
-        for dimension, limit in sorted((quota.lending_limit or {}).items()):
-            if dimension in nominal and limit > nominal[dimension]:
-                expected = f"expected at most soft, which is {nominal[dimension]}, found {limit} (R70)"
-                problems.append(Problem(path=f"{path}.lending_limit.{dimension}", expected=expected))
-    for name, cohort in sorted(cohorts.items()):
+        path, nominal = quota_paths.get(namespace, f"quotas.{namespace}"), nominal_of(quota)
+        problems += _beyond(f"{path}.soft", quota.soft, quota.hard, "the hard limit")
+        problems += _beyond(f"{path}.lending_limit", quota.lending_limit or {}, nominal, "soft (R70)")
+    for name in sorted(cohorts):
         if is_circular(name, cohorts):
-            path = named.get(name, f"cohorts.{name}")
-            way = " → ".join([name, *ancestors(name, cohorts), cohort.parent or ""])
+            above = ancestors(name, cohorts)
+            last = cohorts[above[-1] if above else name]
+            way = " → ".join([name, *above, last.parent or ""])
+            path = cohort_paths.get(name, f"cohorts.{name}")
             problems.append(Problem(path=f"{path}.parent", expected=f"expected a tree, found a circle: {way}"))
     return problems
+
+
+def _beyond(path: str, amounts: Amounts, limits: Amounts, what: str) -> list[Problem]:
+    """Where an amount is above its limit; a dimension without limit is never."""
+    return [
+        Problem(
+            path=f"{path}.{WRITTEN.get(dimension, dimension)}",
+            expected=f"expected at most {what}, {limits[dimension]} {dimension}, found {amount}",
+        )
+        for dimension, amount in sorted(amounts.items())
+        if dimension in limits and amount > limits[dimension]
+    ]
 
 
 def configuration_refusal(state: State) -> Refusal | None:

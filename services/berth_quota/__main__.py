@@ -1,0 +1,16 @@
+"""`python -m berth_quota`: settings → one quota service, until SIGTERM."""
+
+import sys
+
+from berth.effects import Identity
+from berth.runtime import process
+from berth_quota.service import QuotaService
+from berth_quota.settings import QuotaSettings
+
+
+def build(settings: QuotaSettings, identity: Identity) -> QuotaService:
+    return QuotaService(identity, settings.bounds)
+
+
+if __name__ == "__main__":
+    sys.exit(process.main(QuotaSettings, build))

@@ -1,0 +1,72 @@
+"""The work queue's messages that are held: each is acknowledged when everything in it has an outcome."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from berth.effects import Acknowledge, Delivery, InProgress
+from berth.ids import RequestKey
+
+RELEASE = "release"
+Matter = tuple[RequestKey, str]
+"""Something in a message that needs an outcome: a request with the digest of its body, or its release."""
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    delivery: Delivery
+    open: dict[Matter, None]
+
+
+class Deliveries:
+    """By their place in the stream; a message that is delivered again is the same one with a newer handle."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, _Held] = {}
+        self._holders: dict[Matter, dict[int, None]] = {}
+        self._told_at = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, delivery: Delivery, matters: Iterable[Matter], now_ms: int) -> None:
+        """Held until each of `matters` is settled. Not called for a message in which nothing is open."""
+        if not self._held:
+            self._told_at = now_ms
+        place = delivery.stream_sequence
+        held = self._held.get(place)
+        if held is None:
+            held = self._held[place] = _Held(delivery, {})
+        held.delivery = delivery
+        for matter in matters:
+            held.open[matter] = None
+            self._holders.setdefault(matter, {})[place] = None
+        assert held.open, "a message in which nothing is open is acknowledged, not held"
+
+    def is_wanted(self, matter: Matter) -> bool:
+        return matter in self._holders
+
+    def settle(self, matter: Matter) -> list[Acknowledge]:
+        """It has an outcome; the messages in which it was the last one."""
+        done: list[Acknowledge] = []
+        for place in self._holders.pop(matter, ()):
+            held = self._held[place]
+            del held.open[matter]
+            if not held.open:
+                del self._held[place]
+                done.append(Acknowledge(delivery=held.delivery))
+        return done
+
+    def in_progress(self, now_ms: int, every_ms: int) -> list[InProgress]:
+        """Now and then, for every message that is held."""
+        if not self._held or now_ms < self._told_at + every_ms:
+            return []
+        self._told_at = now_ms
+        return [InProgress(delivery=held.delivery) for held in self._held.values()]
+
+    def deadline(self, every_ms: int) -> int | None:
+        return self._told_at + every_ms if self._held else None
+
+    def clear(self) -> None:
+        """They will be delivered again, to whoever is active then."""
+        self._held.clear()
+        self._holders.clear()

@@ -1,0 +1,282 @@
+"""The way of a request from its arrival to a scheduler, and back when it has no place.
+
+What must live here: who is undecided, who is in flight, what a scheduler's answer means. What must not:
+deliveries, decisions, releases. Times are milliseconds UTC.
+"""
+
+import heapq
+from collections.abc import Callable
+
+from berth import subjects
+from berth.effects import Ask
+from berth.ids import Attempt, RequestKey, Sequence
+from berth.messages.commands import (
+    Evaluation,
+    EvaluationItem,
+    EvaluationOutcome,
+    RefusalCode,
+    Verdict,
+)
+from berth.messages.events import RequestStatus, Wake, WakeOn
+from berth.messages.reasons import Reason, ReasonCode
+from berth.messages.requests import Request
+from berth.model.ledger import State
+from berth.model.queue import RequestState
+from berth_quota.admission import Admit, Queue, Reject, Ruling, same_reasons
+from berth_quota.bounds import Bounds
+from berth_quota.inflight import InFlight, Sent
+from berth_quota.lanes import Lane, Waiting
+from berth_quota.proposals import Answered, Proposals
+from berth_quota.tasks import Ruled
+from berth_quota.transactions import is_current
+from berth_quota.waitlist import Waitlist
+
+ITEM_BYTES = 400
+"""What an item of an evaluation takes beside the request's body, generously."""
+ANYTHING = (Wake(on=WakeOn.CAPACITY), Wake(on=WakeOn.NODES))
+
+TO_QUOTA = frozenset({RefusalCode.QUOTA, RefusalCode.CLASS})
+FOR_GOOD = frozenset({RefusalCode.TOO_LARGE, RefusalCode.INVALID})
+
+
+class Evaluations:
+    """`undecided`: arrivals that the ledger does not know yet, by request; each is in exactly one place."""
+
+    def __init__(
+        self,
+        state: State,
+        bounds: Bounds,
+        proposals: Proposals,
+        *,
+        next_id: Callable[[], str],
+        shape_of: Callable[[Request], bytes],
+    ) -> None:
+        self._state = state
+        self._bounds = bounds
+        self._proposals = proposals
+        self._next_id = next_id
+        self._in_flight = InFlight()
+        self.waitlist = Waitlist(state, self._in_flight.assumed, bounds, shape_of)
+        self.undecided: dict[RequestKey, Waiting] = {}
+        self._later: list[tuple[int, int, bool, Lane, Waiting]] = []
+        self._again: list[Sent] = []
+        self._silences = 0
+        self._serial = 0
+
+    def __len__(self) -> int:
+        """How many are in flight."""
+        return len(self._in_flight)
+
+    # --- in -------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request, digest: str, traceparent: str | None) -> None:
+        """A request that neither the ledger nor this process knows."""
+        assert request.key not in self.undecided, f"I8: {request.key} arrives twice"
+        waiting = Waiting(
+            request=request,
+            digest=digest,
+            attempt=Attempt(1),
+            age=(0, 0),
+            size=0,
+            is_new=True,
+            traceparent=traceparent,
+        )
+        self.undecided[request.key] = waiting
+        self.waitlist.arrive(waiting)
+
+    def decided(self, known: RequestState) -> Waiting | None:
+        """The ledger decided about a request; answers who was undecided under its id."""
+        sent = self._in_flight.find(known.key)
+        if sent is not None and sent.waiting.attempt < known.attempt:
+            placed = known.status is RequestStatus.PLACED and not sent.is_accepted
+            self._land(sent, failed=False if placed else None)
+        waiting = self.undecided.pop(known.key, None)
+        if waiting is not None:
+            waiting.is_gone = True
+        if known.status is RequestStatus.QUEUED:
+            self.waitlist.queue(known)
+        else:
+            self.waitlist.unqueue(known.key)
+        return waiting
+
+    def news(self) -> None:
+        """The state moved on: who came back because our view was old is judged again."""
+        if any(on_news for _, _, on_news, _, _ in self._later):
+            back = [entry for entry in self._later if entry[2]]
+            self._later = [entry for entry in self._later if not entry[2]]
+            heapq.heapify(self._later)
+            for _, _, _, lane, waiting in back:
+                self._come_back(lane, waiting)
+
+    def clear(self) -> None:
+        """This process is not the active one any more."""
+        self._in_flight.clear()
+        self.undecided.clear()
+        self._later.clear()
+        self._again.clear()
+        self.waitlist.forget_arrivals()
+
+    # --- what schedulers say ----------------------------------------------------------------------------
+
+    def answered(self, outcome: EvaluationOutcome, now_ms: int) -> None:
+        """What became of one request; an answer to an earlier attempt says nothing."""
+        self._silences = 0
+        sent = self._in_flight.find(outcome.key)
+        if sent is None or sent.waiting.attempt != outcome.attempt:
+            return
+        lane, waiting = sent.lane, sent.waiting
+        match outcome.verdict:
+            case Verdict.ACCEPTED:
+                if not sent.is_accepted:
+                    sent.is_accepted = True
+                    self.waitlist.count(lane, waiting, failed=False)
+            case Verdict.UNPLACEABLE:
+                reasons = outcome.reasons or (Reason(code=ReasonCode.INFEASIBLE),)
+                judged_at = self._state.sequence if outcome.evaluated_at is None else outcome.evaluated_at
+                self._no_place(lane, waiting, reasons, outcome.wake or ANYTHING, judged_at)
+                self._land(sent, failed=True)
+            case Verdict.CONTENDED:
+                sent.alone, sent.asked = True, ""
+                self._again.append(sent)
+            case Verdict.UNAVAILABLE:
+                self._in_flight.asked(self._next_id(), [sent], again_at=now_ms + self._pause())
+            case Verdict.SUPERSEDED:
+                self._land(sent, failed=None)
+                self._judge_later(lane, waiting, now_ms + self._bounds.evaluation_ms)
+            case Verdict.REFUSED:
+                self._land(sent, failed=None)
+                self._refused(sent, outcome, now_ms)
+
+    def _refused(self, sent: Sent, outcome: EvaluationOutcome, now_ms: int) -> None:
+        """For quota or class: judge it on the newest state. Where no state will change it: reject it."""
+        code = outcome.refusal.code if outcome.refusal is not None else RefusalCode.UNKNOWN
+        if code in FOR_GOOD:
+            detail = outcome.refusal.detail if outcome.refusal is not None else None
+            self._reject(sent.lane, sent.waiting, (Reason(code=ReasonCode.INVALID, detail=detail),))
+        elif code not in TO_QUOTA:
+            self._judge_later(sent.lane, sent.waiting, now_ms + self._bounds.evaluation_ms)
+        elif self._state.sequence > sent.seen:
+            self._come_back(sent.lane, sent.waiting)
+        else:
+            self._judge_later(sent.lane, sent.waiting, now_ms + self._bounds.backoff_ms, on_news=True)
+
+    def nobody(self, evaluation: str, now_ms: int) -> None:
+        """No scheduler is there: send it again, more and more seldom, with the same attempts."""
+        if self._in_flight.is_asked(evaluation):
+            self._in_flight.expire(evaluation, at=now_ms + self._pause())
+
+    def _pause(self) -> int:
+        pause = min(self._bounds.backoff_ms << min(self._silences, 10), self._bounds.evaluation_ms)
+        self._silences += 1
+        return pause
+
+    def ruled(self, answered: Answered, task: Ruled, now_ms: int) -> None:
+        """The leader's answer to a queueing or a rejection. Whoever is not decided by it is judged anew."""
+        if answered.sequence is not None or task.waiting.is_gone:
+            return
+        if answered.refusal is None:
+            self._come_back(task.lane, task.waiting)
+        else:
+            self._judge_later(task.lane, task.waiting, now_ms + self._bounds.evaluation_ms)
+
+    # --- out --------------------------------------------------------------------------------------------
+
+    def drive(self, now_ms: int) -> list[Ask]:
+        """Everything that may be evaluated now, in order, in as few messages as it fits."""
+        while self._later and self._later[0][0] <= now_ms:
+            _, _, _, lane, waiting = heapq.heappop(self._later)
+            self._come_back(lane, waiting)
+        leaving = [sent for sent in self._again if self._in_flight.find(sent.key) is sent]
+        self._again.clear()
+        leaving += self._in_flight.overdue(now_ms)
+
+        def rule(lane: Lane, waiting: Waiting, ruling: Ruling) -> None:
+            match ruling:
+                case Admit(amount=amount):
+                    sent = Sent(lane=lane, waiting=waiting, amount=amount, seen=self._state.sequence)
+                    self._in_flight.add(sent)
+                    self.waitlist.sent(lane, waiting)
+                    leaving.append(sent)
+                case Queue(reasons=reasons, wake=wake):
+                    self._no_place(lane, waiting, reasons, wake, self._state.sequence)
+                    self.waitlist.count(lane, waiting, failed=True)
+                case Reject(reasons=reasons):
+                    self._reject(lane, waiting, reasons)
+                case _:
+                    raise AssertionError("who waits for what is in flight is not ruled on")
+
+        self.waitlist.drive(rule, lambda: self._bounds.in_flight_max - len(self._in_flight))
+        return self._asks(leaving, now_ms)
+
+    def _no_place(
+        self, lane: Lane, waiting: Waiting, reasons: tuple[Reason, ...], wake: tuple[Wake, ...], judged_at: Sequence
+    ) -> None:
+        """It is queued; one that is queued already for the same reasons is only remembered as judged."""
+        if not waiting.is_new:
+            waiting.judged_at = max(waiting.judged_at, judged_at)
+            self.waitlist.judged(waiting)
+            known = self._state.queue.requests.get(waiting.key)
+            if known is None or same_reasons(known.reasons, reasons):
+                return
+        self._proposals.want(Ruled(waiting=waiting, lane=lane, reasons=reasons, wake=wake, evaluated_at=judged_at))
+
+    def _reject(self, lane: Lane, waiting: Waiting, reasons: tuple[Reason, ...]) -> None:
+        """A queued request of which something still runs goes on waiting: only what runs nowhere is rejected."""
+        known = self._state.queue.requests.get(waiting.key)
+        if known is not None and known.live:
+            waiting.judged_at = self._state.sequence
+            return
+        self._proposals.want(Ruled(waiting=waiting, lane=lane, reasons=reasons))
+
+    def _land(self, sent: Sent, *, failed: bool | None) -> None:
+        """It is in flight no longer."""
+        self._in_flight.drop(sent)
+        self.waitlist.answered(sent.lane, sent.waiting, failed=failed)
+        self.waitlist.unpark(sent.key[0])
+
+    def _come_back(self, lane: Lane, waiting: Waiting) -> None:
+        if not waiting.is_gone and is_current(self._state, waiting):
+            self.waitlist.come_back(lane, waiting)
+
+    def _judge_later(self, lane: Lane, waiting: Waiting, due: int, *, on_news: bool = False) -> None:
+        self._serial += 1
+        heapq.heappush(self._later, (due, self._serial, on_news, lane, waiting))
+
+    def _asks(self, leaving: list[Sent], now_ms: int) -> list[Ask]:
+        asks = [self._ask([sent], now_ms) for sent in leaving if sent.alone]
+        together: list[Sent] = []
+        size = 0
+        for sent in leaving:
+            if sent.alone:
+                continue
+            more = sent.waiting.size + ITEM_BYTES
+            full = len(together) == self._bounds.evaluation_items_max
+            if together and (full or size + more > self._bounds.message_bytes_max):
+                asks.append(self._ask(together, now_ms))
+                together, size = [], 0
+            together.append(sent)
+            size += more
+        return [*asks, self._ask(together, now_ms)] if together else asks
+
+    def _ask(self, entries: list[Sent], now_ms: int) -> Ask:
+        name = self._next_id()
+        self._in_flight.asked(name, entries, again_at=now_ms + self._bounds.evaluation_ms)
+        evaluation = Evaluation(id=name, items=tuple(self._item(sent) for sent in entries))
+        return Ask(subject=subjects.EVALUATE, body=evaluation, token=name, tokens={})
+
+    def _item(self, sent: Sent) -> EvaluationItem:
+        waiting = sent.waiting
+        return EvaluationItem.model_construct(
+            request=waiting.request,
+            digest=waiting.digest,
+            attempt=waiting.attempt,
+            missing=self.waitlist.missing(waiting),
+            alone=sent.alone,
+            traceparent=waiting.traceparent,
+        )
+
+    def deadline(self) -> int | None:
+        """When an evaluation runs out of time, or somebody is judged again."""
+        times = [self._later[0][0]] if self._later else []
+        flight = self._in_flight.deadline()
+        return min([*times, flight], default=None) if flight is not None else min(times, default=None)

@@ -1,0 +1,310 @@
+"""The quota service: requests and releases in; evaluations, proposals and decisions out.
+
+Deliveries make it active, a lost pin makes it passive; a passive one folds, and nudges when something
+should be driven (DESIGN section 2, "Active quota service"). What is undecided lives in `Evaluations`, what
+is to be committed in `Proposals`; here each message finds its way and each outcome its decision.
+"""
+
+from collections import deque
+
+from berth import subjects
+from berth.effects import Acknowledge, Effect, Identity, Message, PinLost, Publish
+from berth.ids import RequestKey, Sequence
+from berth.messages.commands import (
+    ApplyQuotas,
+    EvaluationAnswer,
+    NoResponders,
+    ProposalAnswer,
+    Query,
+    ReleaseBatch,
+    RemoveQuota,
+    RequestBatch,
+)
+from berth.messages.decisions import Decision
+from berth.messages.envelope import Record
+from berth.messages.events import AllocationsReleasing
+from berth.messages.reasons import Reason, ReasonCode
+from berth.messages.requests import Request
+from berth.model.answers import decision_of, rejection
+from berth.model.ledger import State
+from berth.model.queue import RequestState
+from berth.wire.codec import request_digest, request_shape
+from berth_quota.administration import Administration
+from berth_quota.bounds import USUAL, Bounds
+from berth_quota.deliveries import RELEASE, Deliveries, Matter
+from berth_quota.evaluations import Evaluations
+from berth_quota.nudges import Nudges
+from berth_quota.proposals import Answered, Proposals
+from berth_quota.questions import Questions
+from berth_quota.tasks import Release, Ruled
+from berth_quota.timers import Timers
+from berth_quota.transactions import is_released
+
+
+class QuotaService:
+    """`replay`, then `started`, then messages and records; see `berth.effects.Service`."""
+
+    role = subjects.QUOTA
+    subscriptions = (subjects.REQUEST, subjects.RELEASE, subjects.ADMIN_QUOTA, subjects.QUERY)
+
+    def __init__(self, identity: Identity, bounds: Bounds = USUAL) -> None:
+        self.state = State()
+        self.is_active = False
+        self._bounds = bounds
+        self._identity = identity
+        self._ids = 0
+        self._changes = self.state.changed.changes()
+        self._proposals = Proposals(self._bounds)
+        self._evaluations = Evaluations(
+            self.state, self._bounds, self._proposals, next_id=self._next_id, shape_of=request_shape
+        )
+        self._deliveries = Deliveries()
+        self._timers = Timers(self.state, self._bounds)
+        self._administration = Administration(self.state, self._bounds, self._next_id)
+        self._questions = Questions(self.state, self._bounds)
+        self._nudges = Nudges(self._bounds, identity.boot)
+        self._releases: dict[RequestKey, str | None] = {}
+        self._others: dict[RequestKey, dict[str, tuple[Request, str | None]]] = {}
+        self._notices: deque[RequestKey] = deque()
+
+    @property
+    def sequence(self) -> Sequence:
+        return self.state.sequence
+
+    def _next_id(self) -> str:
+        self._ids += 1
+        return self._identity.token(self._ids)
+
+    # --- the ledger -------------------------------------------------------------------------------------
+
+    def replay(self, record: Record) -> None:
+        self.state.fold(record)
+
+    def started(self, now_ms: int) -> list[Effect]:
+        """Find what waits; whoever is active then drives it."""
+        del now_ms
+        self._changes.clear()
+        for key in self.state.queue.waiting:
+            self._evaluations.waitlist.queue(self.state.queue.requests[key])
+        self._timers.load()
+        if len(self._evaluations.waitlist):
+            self._nudges.want_once()
+        return []
+
+    def fold(self, record: Record, now_ms: int) -> list[Effect]:
+        self.state.fold(record)
+        waitlist = self._evaluations.waitlist
+        waitlist.changed(self._changes)
+        self._changes.clear()
+        effects: list[Effect] = []
+        for key, (traceparent, leaves) in _named(record).items():
+            effects += self._decided(self.state.queue.requests[key], traceparent, leaves=leaves)
+        self._evaluations.news()
+        if not self.is_active and waitlist.wants_drive:
+            waitlist.ignore_news()
+            self._nudges.want(self.state.sequence)
+        return effects + self._questions.answered(now_ms)
+
+    def _decided(self, known: RequestState, traceparent: str | None, *, leaves: bool) -> list[Effect]:
+        """The ledger has an outcome: tell it, and acknowledge what waited for it."""
+        self._timers.note(known, leaves=leaves)
+        waiting = self._evaluations.decided(known)
+        if not self.is_active:
+            return []
+        effects: list[Effect] = [self._notice(known.key, traceparent)]
+        effects += self._deliveries.settle((known.key, known.digest))
+        others = self._others.pop(known.key, {})
+        if waiting is not None and waiting.digest != known.digest:
+            others[waiting.digest] = (waiting.request, waiting.traceparent)
+        for digest, (request, context) in others.items():
+            if digest != known.digest:
+                effects.append(_conflict(request, digest, context))
+            effects += self._deliveries.settle((known.key, digest))
+        return effects + self._released(known.key)
+
+    def _notice(self, key: RequestKey, traceparent: str | None) -> Publish:
+        decision = decision_of(self.state, key)
+        assert decision is not None, f"{key} is named by the ledger and unknown"
+        return _publish(decision, traceparent)
+
+    # --- messages ---------------------------------------------------------------------------------------
+
+    def handle(self, message: Message, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        if message.delivery is not None and not self.is_active:
+            self._activate()
+        match message.body:
+            case None:
+                effects += [Acknowledge(delivery=message.delivery)] if message.delivery is not None else []
+            case PinLost():
+                self._resign()
+            case RequestBatch() as batch:
+                effects += self._requests(message, batch, now_ms)
+            case ReleaseBatch() as batch:
+                effects += self._releases_of(message, batch, now_ms)
+            case EvaluationAnswer(outcomes=outcomes):
+                for outcome in outcomes:
+                    self._evaluations.answered(outcome, now_ms)
+            case ProposalAnswer() as answer:
+                self._landed(self._proposals.answered(answer), now_ms)
+                effects += self._administration.answered(answer, now_ms)
+            case NoResponders(token=token):
+                self._evaluations.nobody(token, now_ms)
+                self._landed(self._proposals.nobody(token), now_ms)
+                effects += self._administration.nobody(token, now_ms)
+            case ApplyQuotas() | RemoveQuota():
+                effects += self._administration.command(message, now_ms)
+            case Query():
+                effects += self._questions.asked(message, now_ms)
+            case other:
+                raise TypeError(f"no quota service takes {type(other).__name__}")
+        return effects
+
+    def _requests(self, message: Message, batch: RequestBatch, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        pending: list[Matter] = []
+        for request in batch.requests:
+            digest = request_digest(request)
+            known = self.state.queue.requests.get(request.key)
+            if known is None:
+                self._undecided(request, digest, message.traceparent)
+                pending.append((request.key, digest))
+            elif known.digest == digest:
+                effects.append(self._notice(request.key, message.traceparent))
+            else:
+                effects.append(_conflict(request, digest, message.traceparent))
+        return effects + self._hold(message, pending, now_ms)
+
+    def _undecided(self, request: Request, digest: str, traceparent: str | None) -> None:
+        """A second body waits while the first is in flight: nobody knows yet which one the ledger will have."""
+        first = self._evaluations.undecided.get(request.key)
+        if first is None:
+            self._evaluations.submit(request, digest, traceparent)
+        elif first.digest != digest:
+            self._others.setdefault(request.key, {})[digest] = (request, traceparent)
+
+    def _releases_of(self, message: Message, batch: ReleaseBatch, now_ms: int) -> list[Effect]:
+        pending: list[Matter] = []
+        for request in batch.requests:
+            key = (batch.namespace, request)
+            if key in self._evaluations.undecided or not is_released(self.state, key):
+                self._releases[key] = message.traceparent
+                pending.append((key, RELEASE))
+                self._release(key)
+        return self._hold(message, pending, now_ms)
+
+    def _hold(self, message: Message, pending: list[Matter], now_ms: int) -> list[Effect]:
+        """Acknowledged when nothing of the message is open any more."""
+        if message.delivery is None:
+            return []
+        if not pending:
+            return [Acknowledge(delivery=message.delivery)]
+        self._deliveries.hold(message.delivery, pending, now_ms)
+        return []
+
+    def _release(self, key: RequestKey) -> None:
+        known = self.state.queue.requests.get(key)
+        if known is not None:
+            self._proposals.want(Release(key=key, instances=len(known.live), traceparent=self._releases[key]))
+
+    def _released(self, key: RequestKey) -> list[Acknowledge]:
+        """Whoever wanted it released has it now, or it is proposed again on the newer state."""
+        if key not in self._releases:
+            return []
+        if not is_released(self.state, key):
+            self._release(key)
+            return []
+        del self._releases[key]
+        return self._deliveries.settle((key, RELEASE))
+
+    def _landed(self, answers: list[Answered], now_ms: int) -> None:
+        """Accepted: the fold will show it. Anything else: again, on the newest state."""
+        for answered in answers:
+            if isinstance(answered.task, Ruled):
+                self._evaluations.ruled(answered, answered.task, now_ms)
+            elif answered.sequence is None:
+                self._proposals.want_again(answered, seen=self.state.sequence, now_ms=now_ms)
+
+    # --- active and passive -------------------------------------------------------------------------------
+
+    def _activate(self) -> None:
+        """Take over: drive every queued request once, in order, and say again what was decided lately."""
+        self.is_active = True
+        self._nudges.forget()
+        self._timers.load()
+        self._evaluations.waitlist.wake_everybody()
+        since = self.state.at - self._bounds.notice_ms
+        self._notices.extend(key for key, known in self.state.queue.requests.items() if known.decided_at >= since)
+
+    def _resign(self) -> None:
+        """Another one is active: what was not acknowledged is delivered to it."""
+        self.is_active = False
+        self._evaluations.clear()
+        self._proposals.clear()
+        self._deliveries.clear()
+        self._releases.clear()
+        self._others.clear()
+        self._notices.clear()
+
+    def settle(self, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        if self.is_active:
+            effects += self._drive(now_ms)
+        else:
+            if self._timers.is_late(now_ms):
+                self._nudges.want_once()
+            effects += self._nudges.due(now_ms)
+        effects += self._administration.drive(now_ms)
+        return effects + self._questions.answered(now_ms)
+
+    def _drive(self, now_ms: int) -> list[Effect]:
+        for task in self._timers.due(now_ms):
+            self._proposals.want(task)
+        self._landed(self._proposals.overdue(now_ms), now_ms)
+        asks = self._evaluations.drive(now_ms)
+        effects: list[Effect] = [*self._proposals.collect(self.state, now_ms, self._next_id), *asks]
+        for _ in range(min(len(self._notices), self._bounds.notices_max)):
+            key = self._notices.popleft()
+            if key in self.state.queue.requests:
+                effects.append(self._notice(key, None))
+        return effects + self._deliveries.in_progress(now_ms, self._bounds.in_progress_ms)
+
+    def deadline(self) -> int | None:
+        times = [self._administration.deadline(), self._questions.deadline()]
+        timer = self._timers.deadline()
+        if self.is_active:
+            times += [
+                self._evaluations.deadline(),
+                self._proposals.deadline(),
+                self._deliveries.deadline(self._bounds.in_progress_ms),
+                timer,
+                0 if self._notices else None,
+            ]
+        else:
+            times += [self._nudges.deadline(), None if timer is None else timer + self._bounds.nudge_ms]
+        return min((time for time in times if time is not None), default=None)
+
+
+def _named(record: Record) -> dict[RequestKey, tuple[str | None, bool]]:
+    """The requests that a record decides about: in whose trace, and whether any of it is releasing."""
+    named: dict[RequestKey, tuple[str | None, bool]] = {}
+    for transaction in record.transactions:
+        for event in transaction:
+            key = event.key
+            if key is not None:
+                before = named.get(key, (None, False))
+                named[key] = (
+                    event.traceparent or before[0],
+                    before[1] or isinstance(event.data, AllocationsReleasing),
+                )
+    return named
+
+
+def _publish(decision: Decision, traceparent: str | None) -> Publish:
+    tokens: dict[str, str] = {"namespace": decision.namespace, "request": decision.request}
+    return Publish(subject=subjects.DECISION, body=decision, tokens=tokens, traceparent=traceparent)
+
+
+def _conflict(request: Request, digest: str, traceparent: str | None) -> Publish:
+    """R106: the id is taken by another body; nothing is changed by saying so."""
+    return _publish(rejection(request, digest, Reason(code=ReasonCode.CONFLICT)), traceparent)

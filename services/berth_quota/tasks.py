@@ -1,0 +1,123 @@
+"""What quota brings about by proposing it until the ledger shows it: queueing, rejections, releases, timers."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from berth.ids import Namespace, RequestId, RequestKey, Sequence
+from berth.messages.events import Transaction, Wake
+from berth.messages.reasons import Reason
+from berth.model.ledger import State
+from berth_quota import transactions
+from berth_quota.lanes import Lane, Waiting
+from berth_quota.proposals import EVENT_BYTES
+
+NAME_BYTES = 80
+"""An allocation's id or a request's, as JSON writes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruled:
+    """One request is queued, or rejected where `wake` is empty. Made for one attempt: refused, it is judged anew."""
+
+    waiting: Waiting
+    lane: Lane
+    reasons: tuple[Reason, ...]
+    wake: tuple[Wake, ...] = ()
+    evaluated_at: Sequence = Sequence(0)
+
+    @property
+    def id(self) -> Hashable:
+        return ("ruled", self.waiting.key)
+
+    @property
+    def size(self) -> int:
+        return self.waiting.size + EVENT_BYTES * len(self.reasons)
+
+    def transaction(self, state: State, now_ms: int) -> Transaction | None:
+        del now_ms
+        if not transactions.is_current(state, self.waiting):
+            return None
+        if not self.wake:
+            return transactions.rejection(self.waiting, self.reasons)
+        return transactions.queueing(self.waiting, self.reasons, self.wake, self.evaluated_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A client gives a request back."""
+
+    key: RequestKey
+    instances: int
+    traceparent: str | None
+
+    @property
+    def id(self) -> Hashable:
+        return ("release", self.key)
+
+    @property
+    def size(self) -> int:
+        return NAME_BYTES * self.instances
+
+    def transaction(self, state: State, now_ms: int) -> Transaction | None:
+        return transactions.release(state, self.key, now_ms, self.traceparent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndGrace:
+    """The grace of some of a request's allocations is over."""
+
+    key: RequestKey
+    instances: int
+
+    @property
+    def id(self) -> Hashable:
+        return ("grace", self.key)
+
+    @property
+    def size(self) -> int:
+        return NAME_BYTES * self.instances
+
+    def transaction(self, state: State, now_ms: int) -> Transaction | None:
+        return transactions.grace_over(state, self.key, now_ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassDeadline:
+    """A queued request has waited as long as it wanted to."""
+
+    key: RequestKey
+
+    @property
+    def id(self) -> Hashable:
+        return ("deadline", self.key)
+
+    @property
+    def size(self) -> int:
+        return 0
+
+    def transaction(self, state: State, now_ms: int) -> Transaction | None:
+        del now_ms
+        return transactions.deadline_passed(state, self.key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """Requests of one namespace that were settled long ago."""
+
+    namespace: Namespace
+    requests: tuple[RequestId, ...]
+
+    @property
+    def id(self) -> Hashable:
+        return ("forget", self.namespace, self.requests[0])
+
+    @property
+    def size(self) -> int:
+        return NAME_BYTES * len(self.requests)
+
+    def transaction(self, state: State, now_ms: int) -> Transaction | None:
+        del now_ms
+        return transactions.forgetting(state, self.namespace, self.requests)
+
+
+Timed = EndGrace | PassDeadline | Forget

@@ -1,0 +1,288 @@
+"""Everything that waits in this process, in one order: new arrivals, and queued requests being driven again.
+
+What must live here: order, drives, who waits for whom. What must not: messages, proposals, deadlines.
+No work here grows with the length of the queue; a change of something that many lanes wait for costs in
+proportion to the lanes that are driven because of it.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable
+
+from berth.ids import Namespace, RequestKey
+from berth.messages.events import WakeOn
+from berth.messages.requests import Request
+from berth.model.cluster import AllocationState
+from berth.model.entitlement import Assumed
+from berth.model.ledger import CONFIGURATION, ChangeKey, State
+from berth.model.queue import RequestState
+from berth_quota.admission import Ruling, Wait, judge, scope_of
+from berth_quota.bounds import Bounds
+from berth_quota.fair_share import YOUNG, Rank, rank
+from berth_quota.lanes import Lane, Waiting
+from berth_quota.wakeups import Wakeups, is_due
+
+Rule = Callable[[Lane, Waiting, Ruling], None]
+
+
+class Waitlist:
+    """Who may be evaluated next. `assumed` is what is in flight; who is in flight waits no longer."""
+
+    def __init__(self, state: State, assumed: Assumed, bounds: Bounds, shape_of: Callable[[Request], bytes]) -> None:
+        self._state = state
+        self._assumed = assumed
+        self._bounds = bounds
+        self._shape_of = shape_of
+        self._lanes: dict[bytes, Lane] = {}
+        self._queued: dict[RequestKey, tuple[Lane, Waiting]] = {}
+        self._wakeups = Wakeups(state)
+        self._woken: dict[Lane, None] = {}
+        self._driven: dict[Lane, None] = {}
+        self._order: list[tuple[Rank, int, Lane]] = []
+        self._parked: dict[str, dict[Lane, None]] = {}
+        self._serial = 0
+
+    def __len__(self) -> int:
+        """Queued requests."""
+        return len(self._queued)
+
+    @property
+    def wants_drive(self) -> bool:
+        """Whether a queued request has reason to be driven."""
+        return bool(self._woken) or self._wakeups.has_news()
+
+    # --- who comes ------------------------------------------------------------------------------------
+
+    def arrive(self, waiting: Waiting) -> None:
+        """A new request, younger than everything before it."""
+        lane = self._lane_of(waiting)
+        waiting.age = (YOUNG, self._next_serial())
+        lane.arrivals.append(waiting)
+        self._list(lane)
+
+    def come_back(self, lane: Lane, waiting: Waiting) -> None:
+        """It was on its way and must be judged again, before its like."""
+        lane.returned.append(waiting)
+        self._list(lane)
+
+    def queue(self, known: RequestState) -> None:
+        """The ledger says that it is queued; it keeps its place from before."""
+        before = self._queued.get(known.key)
+        self.unqueue(known.key)
+        waiting = Waiting(
+            request=known.request,
+            digest=known.digest,
+            attempt=known.attempt,
+            age=before[1].age if before else (known.order, self._next_serial()),
+            size=0,
+            is_new=False,
+            traceparent=known.traceparent,
+            wake=known.wake,
+            judged_at=known.evaluated_at,
+        )
+        lane = self._lane_of(waiting)
+        lane.add_queued(waiting)
+        self._wakeups.add(lane, waiting)
+        self._queued[known.key] = (lane, waiting)
+        if is_due(self._state, waiting):
+            self._woken[lane] = None
+
+    def unqueue(self, key: RequestKey) -> None:
+        """It is queued no longer, if it was."""
+        found = self._queued.pop(key, None)
+        if found is not None:
+            lane, waiting = found
+            lane.drop_queued(waiting)
+            self._wakeups.remove(lane, waiting)
+            self._rest(lane)
+
+    def find(self, key: RequestKey) -> Waiting | None:
+        """A queued request."""
+        found = self._queued.get(key)
+        return found[1] if found else None
+
+    def judged(self, waiting: Waiting) -> None:
+        """It was judged anew, and its `judged_at` set; what changed meanwhile drives it at once."""
+        found = self._queued.get(waiting.key)
+        if found is not None and found[1] is waiting and is_due(self._state, waiting):
+            self._woken[found[0]] = None
+
+    def _lane_of(self, waiting: Waiting) -> Lane:
+        shape = self._shape_of(waiting.request)
+        waiting.size = len(shape)
+        lane = self._lanes.get(shape)
+        if lane is None:
+            lane = self._lanes[shape] = Lane(shape, waiting.request.namespace)
+        return lane
+
+    def _next_serial(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    # --- what wakes -----------------------------------------------------------------------------------
+
+    def changed(self, conditions: Iterable[ChangeKey]) -> None:
+        """These conditions changed for the better; told before the requests of the same record."""
+        told = list(conditions)
+        self._wakeups.changed(told)
+        for on, name in told:
+            if on is WakeOn.QUOTA and self._parked:
+                self._unpark_all() if name == CONFIGURATION else self._unpark(name)
+
+    def ignore_news(self) -> None:
+        """Somebody else drives what has reason to be driven."""
+        self._woken.clear()
+        self._wakeups.take()
+
+    def wake_everybody(self) -> None:
+        """Drive every queued request once, due or not: after a start or a take-over."""
+        for lane in list(self._lanes.values()):
+            if lane.queued:
+                self._start(lane, stop_after=None, window=self._bounds.failures_max)
+
+    def forget_arrivals(self) -> None:
+        """This process is not the active one any more: only what the ledger says is kept."""
+        self._order.clear()
+        self._parked.clear()
+        self._driven.clear()
+        self._woken.clear()
+        for lane in list(self._lanes.values()):
+            lane.arrivals.clear()
+            lane.returned.clear()
+            lane.cursor, lane.out, lane.again, lane.is_listed = None, 0, False, False
+            for waiting in lane.queued.values():
+                waiting.in_flight = False
+            self._forget_empty(lane)
+
+    def _start_woken(self) -> None:
+        woken = list(self._woken)
+        self._woken.clear()
+        if not self._driven:
+            woken += self._wakeups.take()
+        for lane in dict.fromkeys(woken):
+            if lane.is_driven:
+                lane.again = True
+            elif lane.queued:
+                self._start(lane, stop_after=self._bounds.failures_max, window=self._bounds.failures_max)
+
+    def _start(self, lane: Lane, *, stop_after: int | None, window: int) -> None:
+        lane.start(stop_after=stop_after, window=window)
+        self._driven[lane] = None
+        self._list(lane)
+
+    # --- who goes ---------------------------------------------------------------------------------------
+
+    def drive(self, rule: Rule, room: Callable[[], int]) -> None:
+        """Rule on everybody who may go now, best first, as long as there is `room`.
+
+        `rule` is told each ruling at once and updates `assumed` before the next. Who fails only because of
+        what is in flight is parked, and everybody after it who shares its limits: nothing overtakes.
+        """
+        self._start_woken()
+        blocked: dict[str, None] = {}
+        while self._order and room() > 0:
+            _, _, lane = heapq.heappop(self._order)
+            lane.is_listed = False
+            waiting = lane.head(self._is_due)
+            if waiting is None:
+                self._rest(lane)
+                continue
+            place = self._rank(waiting)
+            if self._order and self._order[0][0] < place:
+                self._push(place, lane)
+                continue
+            scope = scope_of(self._state, lane.namespace)
+            ruling = Wait() if scope in blocked else self._judged(waiting)
+            if isinstance(ruling, Wait):
+                assert scope is not None, "only a limit makes anybody wait for what is in flight"
+                blocked[scope] = None
+                self._parked.setdefault(scope, {})[lane] = None
+                continue
+            lane.take(waiting)
+            rule(lane, waiting, ruling)
+            self._list(lane)
+
+    def _judged(self, waiting: Waiting) -> Ruling:
+        return judge(self._state, waiting.request, self.missing(waiting), self._assumed)
+
+    def sent(self, lane: Lane, waiting: Waiting) -> None:
+        """It is in flight now."""
+        if not waiting.is_new:
+            waiting.in_flight = True
+            lane.out += 1
+
+    def answered(self, lane: Lane, waiting: Waiting, *, failed: bool | None) -> None:
+        """It is in flight no longer: it failed, was placed, or (None) neither is known."""
+        if not waiting.is_new:
+            waiting.in_flight = False
+            lane.out -= 1
+            self.count(lane, waiting, failed=failed)
+        self._list(lane)
+
+    def count(self, lane: Lane, waiting: Waiting, *, failed: bool | None) -> None:
+        """One more failure in a row, or the end of a row; success widens how many are driven at one time."""
+        if waiting.is_new:
+            return
+        if failed:
+            lane.failures += 1
+        elif failed is not None:
+            lane.failures = 0
+            lane.window = min(lane.window * 2, self._bounds.window_max)
+
+    def unpark(self, namespace: Namespace) -> None:
+        """Something in flight of `namespace` is settled: who waited for that may go on."""
+        if self._parked and (scope := scope_of(self._state, namespace)) is not None:
+            self._unpark(scope)
+
+    def _unpark(self, scope: str) -> None:
+        for lane in self._parked.pop(scope, ()):
+            self._list(lane)
+
+    def _unpark_all(self) -> None:
+        parked, self._parked = self._parked, {}
+        for lanes in parked.values():
+            for lane in lanes:
+                self._list(lane)
+
+    def missing(self, waiting: Waiting) -> int:
+        """How many instances are still to be placed."""
+        known = None if waiting.is_new else self._state.queue.requests[waiting.key]
+        if known is None or not known.live:
+            return waiting.request.count
+        allocations = self._state.cluster.allocations
+        states = [allocations[known.request.namespace, name].state for name in known.live]
+        return waiting.request.count - states.count(AllocationState.PLACED)
+
+    def _is_due(self, waiting: Waiting) -> bool:
+        return is_due(self._state, waiting)
+
+    def _rank(self, waiting: Waiting) -> Rank:
+        return rank(self._state, waiting.request, waiting.age, self._assumed)
+
+    def _list(self, lane: Lane) -> None:
+        """The lane takes its place in the order, if anybody of it may go."""
+        if lane.is_listed:
+            return
+        waiting = lane.head(self._is_due)
+        if waiting is None:
+            self._rest(lane)
+        else:
+            self._push(self._rank(waiting), lane)
+
+    def _push(self, place: Rank, lane: Lane) -> None:
+        lane.is_listed = True
+        heapq.heappush(self._order, (place, self._next_serial(), lane))
+
+    def _rest(self, lane: Lane) -> None:
+        """Nobody of the lane may go: its drive may be over, and the lane itself."""
+        if lane.is_over():
+            lane.cursor = None
+            self._driven.pop(lane, None)
+            if lane.again and lane.queued:
+                self._start(lane, stop_after=self._bounds.failures_max, window=self._bounds.failures_max)
+        self._forget_empty(lane)
+
+    def _forget_empty(self, lane: Lane) -> None:
+        if lane.is_empty and not lane.is_listed:
+            self._lanes.pop(lane.shape, None)
+            self._woken.pop(lane, None)
+            self._driven.pop(lane, None)
