@@ -163,16 +163,16 @@ class QuotaService:
     def _requests(self, message: Message, batch: RequestBatch, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
         pending: list[Matter] = []
-        for request in batch.requests:
-            digest = request_digest(request)
+        for index, request in enumerate(batch.requests):
+            digest, context = request_digest(request), message.traceparent_of(index)
             known = self.state.queue.requests.get(request.key)
             if known is None:
-                self._undecided(request, digest, message.traceparent)
+                self._undecided(request, digest, context)
                 pending.append((request.key, digest))
             elif known.digest == digest:
-                effects.append(self._notice(request.key, message.traceparent))
+                effects.append(self._notice(request.key, context))
             else:
-                effects.append(_conflict(request, digest, message.traceparent))
+                effects.append(_conflict(request, digest, context))
         return effects + self._hold(message, pending, now_ms)
 
     def _undecided(self, request: Request, digest: str, traceparent: str | None) -> None:

@@ -54,6 +54,8 @@ M = TypeVar("M", bound=BaseModel)
 ASK_EVERY_SECONDS = 2.0
 ACK_SECONDS = 2.0
 BATCH_BYTES_MAX = 512 * 1024
+TRACED_PER_BATCH = 64
+"""Their contexts travel in a header, and headers stay within 4 KiB (RAFT section 6)."""
 RAFT_ANSWERS_SECONDS = 0.4
 _PUBLISH = telemetry.operation(telemetry.PUBLISH, subjects.REQUEST)
 _PROCESS = telemetry.operation(telemetry.PROCESS, subjects.DECISION)
@@ -225,18 +227,21 @@ class Cluster:
         """One publish in flight a namespace; what arrives meanwhile is the next batch."""
         while outgoing.entries:
             batch: list[tuple[bytes, str | None, asyncio.Future[None]]] = []
-            size = 0
-            while outgoing.entries and len(batch) < REQUESTS_PER_BATCH:
+            size = traced = 0
+            while outgoing.entries and len(batch) < REQUESTS_PER_BATCH and traced < TRACED_PER_BATCH:
                 if batch and size + len(outgoing.entries[0][0]) > BATCH_BYTES_MAX:
                     break
                 batch.append(outgoing.entries.popleft())
                 size += len(batch[-1][0])
+                traced += batch[-1][1] is not None
             payload = b"[" + b",".join(body for body, _, _ in batch) + b"]"
             began_ns = time.time_ns()
             contexts = [context for _, context, _ in batch if context is not None]
-            headers = {"traceparent": contexts[0]} if len(contexts) == 1 and len(batch) == 1 else {}
-            if contexts and not headers:
-                headers = {"berth-traceparents": ",".join(context or "" for _, context, _ in batch)}
+            headers: dict[str, str] = {}
+            if contexts and len(batch) == 1:
+                headers = {traceparent.HEADER: contexts[0]}
+            elif contexts:
+                headers = {traceparent.EACH_HEADER: ",".join(context or "" for _, context, _ in batch)}
             failure: BaseException | None = None
             try:
                 subject = subjects.REQUEST.of(namespace=namespace)

@@ -38,6 +38,7 @@ class Message:
     On REQUEST, None is the nudge, and PinLost comes from the runner itself.
 
     `tokens`: what stood for the template's names, such as {"namespace": "team-a"}.
+    `traceparents`: of each request of a batch, where the sender gave each its own.
     `reply_to`: where an answer goes, if one is wanted. `token`: for answers, the token of the question.
     """
 
@@ -48,6 +49,11 @@ class Message:
     token: str | None = None
     delivery: Delivery | None = None
     traceparent: str | None = None
+    traceparents: tuple[str | None, ...] = ()
+
+    def traceparent_of(self, index: int) -> str | None:
+        """The trace context of the batch's request at `index`."""
+        return self.traceparents[index] if index < len(self.traceparents) else self.traceparent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

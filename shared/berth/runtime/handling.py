@@ -147,6 +147,7 @@ class Handling:
             token=token,
             delivery=incoming.delivery,
             traceparent=traceparent.of_headers(envelope.headers),
+            traceparents=traceparent.each_of_headers(envelope.headers) if subject is REQUEST else (),
         )
 
     # --- what goes wrong ------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ _SHAPE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}
 _SAMPLED = frozenset("13579bdf")
 
 HEADER = "traceparent"
+EACH_HEADER = "berth-traceparents"
+"""One context for each request of a batch, in order, separated by commas; empty where there is none."""
 
 
 def accepted(text: str | None) -> str | None:
@@ -26,6 +28,12 @@ def of_headers(headers: dict[str, str]) -> str | None:
     if found is None:
         found = next((value for name, value in headers.items() if name.lower() == HEADER), None)
     return accepted(found)
+
+
+def each_of_headers(headers: dict[str, str]) -> tuple[str | None, ...]:
+    """The trace contexts of a batch's requests; () where they have none of their own."""
+    text = headers.get(EACH_HEADER)
+    return () if text is None else tuple(accepted(one) for one in text.split(","))
 
 
 def is_sampled(traceparent: str | None) -> bool:

@@ -67,6 +67,9 @@ class Traces:
         elif isinstance(body, EvaluationAnswer):
             for outcome in body.outcomes:
                 self._remember(outcome.traceparent, _ANSWERED[EVALUATE.name], at_ns)
+        elif message.traceparents:
+            for context in message.traceparents:
+                self._remember(context, _PROCESS[REQUEST.name], at_ns)
         elif message.traceparent is not None and message.token is None:
             self._remember(message.traceparent, _PROCESS[message.subject.name], at_ns)
         elif message.subject is REQUEST and body is not None:
