@@ -1,0 +1,138 @@
+"""A slow, obviously correct reference of filter and fit: every order of every node, every rule by its text.
+
+It shares no code with the model: plain dictionaries, no index, nothing kept.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from berth.messages.requests import AffinityTerm, Mode, Request
+
+
+@dataclass(frozen=True)
+class Running:
+    node: str
+    namespace: str
+    labels: dict[str, str]
+    cpu: int
+    anti_affinity: tuple[AffinityTerm, ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Nodes by name: {"cpu": …, "labels": …, "schedulable": …, "taint": …}; what runs."""
+
+    nodes: dict[str, dict[str, Any]]
+    running: tuple[Running, ...] = field(default=())
+
+    def with_one(self, request: Request, node: str) -> "Picture":
+        one = Running(node, request.namespace, request.labels, request.vector.cpu_millicores, request.anti_affinity)
+        return Picture(self.nodes, (*self.running, one))
+
+
+def assignments(picture: Picture, request: Request, count: int) -> Iterator[tuple[str, ...]]:
+    """Every order of nodes that `count` instances may take one after the other."""
+    if count == 0:
+        yield ()
+        return
+    for node in sorted(picture.nodes):
+        if allowed(picture, request, node):
+            for rest in assignments(picture.with_one(request, node), request, count - 1):
+                yield (node, *rest)
+
+
+def allowed(picture: Picture, request: Request, node: str) -> bool:
+    row = picture.nodes[node]
+    if not row["schedulable"] or (row["taint"] and not request.tolerations):
+        return False
+    if request.node not in (None, node) or not constraints_hold(row, request):
+        return False
+    used = sum(one.cpu for one in picture.running if one.node == node)
+    asked = request.vector.cpu_millicores
+    if asked and used + asked > row["cpu"]:
+        return False
+    return (
+        affinity_holds(picture, request, node)
+        and anti_affinity_holds(picture, request, node)
+        and spread_holds(picture, request, node)
+    )
+
+
+def constraints_hold(row: dict[str, Any], request: Request) -> bool:
+    return all(row["labels"].get(one.key) in one.values for one in request.constraints)
+
+
+def domain(picture: Picture, node: str, key: str) -> str | None:
+    return node if key == "node" else picture.nodes[node]["labels"].get(key)
+
+
+def selected(labels: dict[str, str], wanted: dict[str, str]) -> bool:
+    return wanted.items() <= labels.items()
+
+
+def affinity_holds(picture: Picture, request: Request, node: str) -> bool:
+    """R29, R30, R32."""
+    terms = [term for term in request.affinity if term.mode is Mode.REQUIRED]
+    if any(domain(picture, node, term.topology_key) is None for term in terms):
+        return False
+    mine = [one for one in picture.running if one.namespace == request.namespace]
+    near = all(
+        any(
+            selected(one.labels, term.match_labels)
+            and domain(picture, one.node, term.topology_key) == domain(picture, node, term.topology_key)
+            for one in mine
+        )
+        for term in terms
+    )
+    nobody = not any(all(selected(one.labels, term.match_labels) for term in terms) for one in mine)
+    first = nobody and all(selected(request.labels, term.match_labels) for term in terms)
+    return near or first
+
+
+def anti_affinity_holds(picture: Picture, request: Request, node: str) -> bool:
+    """R29–R31."""
+
+    def same(one: Running, key: str) -> bool:
+        here = domain(picture, node, key)
+        return here is not None and here == domain(picture, one.node, key)
+
+    for one in picture.running:
+        if one.namespace != request.namespace:
+            continue
+        for term in request.anti_affinity:
+            if term.mode is Mode.REQUIRED and selected(one.labels, term.match_labels) and same(one, term.topology_key):
+                return False
+        for term in one.anti_affinity:
+            required = term.mode is Mode.REQUIRED
+            if required and selected(request.labels, term.match_labels) and same(one, term.topology_key):
+                return False
+    return True
+
+
+def spread_holds(picture: Picture, request: Request, node: str) -> bool:
+    """R34–R37."""
+    for term in request.spread:
+        if term.mode is not Mode.REQUIRED:
+            continue
+        here = domain(picture, node, term.topology_key)
+        if here is None:
+            return False
+        eligible = [name for name in picture.nodes if constraints_hold(picture.nodes[name], request)]
+        counts: dict[str, int] = {}
+        for name in eligible:
+            its = domain(picture, name, term.topology_key)
+            if its is not None:
+                counts[its] = counts.get(its, 0) + sum(
+                    1
+                    for one in picture.running
+                    if one.node == name
+                    and one.namespace == request.namespace
+                    and term.match_labels
+                    and selected(one.labels, term.match_labels)
+                )
+        lowest = min(counts.values(), default=0) if len(counts) >= term.min_domains else 0
+        own = 1 if term.match_labels and selected(request.labels, term.match_labels) else 0
+        if counts.get(here, 0) + own - lowest > term.max_skew:
+            return False
+    return True
