@@ -32,20 +32,23 @@ def departure(
 ) -> list[Event]:
     """End `leaving`, all of it when too few of the request would stay, and then the request (or queue it again).
 
-    What is releasing already ends as it was going to. `attempt` None: the request is taken along by something
-    else. An evicted request waits again when it says so, and is driven at once: its own going is the change.
+    What is releasing already ends as it was going to, and decides nothing more for a request that waits again.
+    `attempt` None: the request is taken along by something else. An evicted request waits again when it says
+    so, and is driven at once: its own going is the change.
     """
     known, taken = state.queue.requests[key], set(leaving)
     live = [state.cluster.allocations[key[0], name] for name in known.live]
-    staying = [one for one in live if one.state is AllocationState.PLACED and one.id not in taken]
-    is_whole = len(staying) < known.request.needed
-    going = live if is_whole else [one for one in live if one.id in taken]
+    placed = [one for one in live if one.state is AllocationState.PLACED]
+    staying = [one for one in placed if one.id not in taken]
+    is_struck = len(staying) < len(placed)
+    is_broken = is_struck and len(staying) < known.request.needed
+    going = live if is_broken else [one for one in live if one.id in taken]
     ends = _by_how(going, how, reason)
     events = [
         about(key, AllocationsEnded(ids=tuple(ids), how=ends_as, reason=because), attempt=attempt)
         for ends_as, (because, ids) in ends.items()
     ]
-    if is_whole:
+    if len(going) == len(live) and known.status is RequestStatus.PLACED:
         ends_as = how if how in ends else next(iter(ends))
         events.append(about(key, _afterwards(state, known, ends_as, ends[ends_as][0]), attempt=attempt))
     return events

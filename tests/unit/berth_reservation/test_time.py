@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from berth.ids import AllocationId, Attempt, Namespace, NodeId, RequestId
+from berth.ids import AllocationId, Attempt, Namespace, NodeId, RequestId, Sequence
 from berth.messages.commands import RefusalCode
 from berth.messages.documents import OnExpiry
 from berth.messages.events import (
@@ -19,9 +19,11 @@ from berth.messages.events import (
     ReservationEnded,
     ReservationHeld,
     ReservationStatus,
+    Wake,
+    WakeOn,
     about,
 )
-from berth.messages.reasons import ReasonCode
+from berth.messages.reasons import Reason, ReasonCode
 from berth.model.ledger import State
 from berth.model.reservation import ReservationState
 from tests.builders import (
@@ -305,6 +307,27 @@ def test_what_is_releasing_already_ends_as_it_was_going_to() -> None:
 
     assert scene.reservation().state is ReservationState.EXPIRED
     assert status(scene.leader) is RequestStatus.RELEASED
+
+
+def test_a_request_that_waits_again_keeps_waiting_when_the_last_of_it_is_gone() -> None:
+    request = a_request(cpu=1_000, grace_seconds=7_200, reservation="res1")
+    scene = Scene(
+        a_node(),
+        a_reservation(start=T0, end=ONE, on={"n1": 1}, on_expiry=OnExpiry.EVICT),
+        activated(),
+        placed(request, "n1"),
+    )
+    live = scene.leader.queue.requests[request.key].live
+    releasing = AllocationsReleasing(ids=live, how=How.EVICTED, reason=ReasonCode.DRAINED, until=TWO)
+    queued = RequestQueued(
+        reasons=(Reason(code=ReasonCode.DRAINED),), wake=(Wake(on=WakeOn.CAPACITY),), evaluated_at=Sequence(1)
+    )
+    scene.commit((about(request.key, releasing), about(request.key, queued)))
+
+    scene.advance(ONE)
+
+    assert scene.reservation().state is ReservationState.EXPIRED
+    assert status(scene.leader) is RequestStatus.QUEUED
 
 
 def test_r96_an_end_that_comes_late_changes_nothing() -> None:
