@@ -46,13 +46,6 @@ class Reservation:
     def is_over(self) -> bool:
         return self.state not in (ReservationState.PENDING, ReservationState.HELD, ReservationState.ACTIVE)
 
-    def held_on(self, node: NodeId) -> Resources:
-        """What is held on `node`, drawn or not."""
-        for holder, count in self.holds:
-            if holder == node:
-                return self.unit.times(count)
-        return NOTHING
-
     @property
     def total(self) -> Resources:
         """What all holds together are."""
