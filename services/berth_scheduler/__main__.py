@@ -9,7 +9,7 @@ from berth_scheduler.settings import SchedulerSettings
 
 
 def build(settings: SchedulerSettings, identity: Identity) -> SchedulerService:
-    return SchedulerService(identity, limits=settings.limits)
+    return SchedulerService(identity, limits=settings.limits, seed=settings.seed)
 
 
 if __name__ == "__main__":

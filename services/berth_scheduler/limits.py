@@ -19,3 +19,6 @@ class Limits:
     """Without an outcome for so long, an evaluation is answered `unavailable` and a command `unknown`."""
     sweep_ms: int = 500
     """Between two looks at who is silent, what has outlived its toleration, and what is still to be drained."""
+
+
+USUAL = Limits()

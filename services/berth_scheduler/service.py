@@ -27,11 +27,9 @@ from berth_scheduler.assumed import Assumptions
 from berth_scheduler.board import Board
 from berth_scheduler.errands import Errand, Errands
 from berth_scheduler.evaluation import Evaluations, Work
-from berth_scheduler.limits import Limits
+from berth_scheduler.limits import USUAL, Limits
 from berth_scheduler.nodes import Nodes
 from berth_scheduler.offers import Offers
-
-USUAL = Limits()
 
 
 class SchedulerService:

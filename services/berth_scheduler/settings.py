@@ -5,9 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from berth.runtime.settings import ServiceSettings
-from berth_scheduler.limits import Limits
-
-_USUAL = Limits()
+from berth_scheduler.limits import USUAL, Limits
 
 
 class SchedulerSettings(ServiceSettings):
@@ -15,20 +13,15 @@ class SchedulerSettings(ServiceSettings):
 
     service: ClassVar[str] = "scheduler"
 
-    waiting_max: Annotated[int, Field(ge=1)] = _USUAL.waiting_max
-    """Requests under evaluation at once; what is beyond is answered `unavailable` at once."""
-    conflicts_max: Annotated[int, Field(ge=1)] = _USUAL.conflicts_max
-    """Races that one evaluation may lose before it goes back to quota as `contended`."""
-    answer_ms: Annotated[int, Field(ge=50)] = _USUAL.answer_ms
-    """A proposal that is not answered is sent again after this, under the same id."""
-    give_up_ms: Annotated[int, Field(ge=500)] = _USUAL.give_up_ms
-    """An evaluation without an outcome is answered `unavailable` after this."""
+    seed: str = ""
+    """Salts the strategy `random`; schedulers of one cluster should agree on it."""
+    waiting_max: Annotated[int, Field(ge=1)] = USUAL.waiting_max
+    """Requests under evaluation at once; an evaluation beyond it is answered `unavailable` at once."""
+    answer_ms: Annotated[int, Field(ge=10)] = USUAL.answer_ms
+    """A proposal that the leader has not answered is sent again after this, under the same id."""
+    give_up_ms: Annotated[int, Field(ge=100)] = USUAL.give_up_ms
+    """An evaluation without an outcome goes back to quota after this."""
 
     @property
     def limits(self) -> Limits:
-        return Limits(
-            waiting_max=self.waiting_max,
-            conflicts_max=self.conflicts_max,
-            answer_ms=self.answer_ms,
-            give_up_ms=self.give_up_ms,
-        )
+        return Limits(waiting_max=self.waiting_max, answer_ms=self.answer_ms, give_up_ms=self.give_up_ms)
