@@ -1,1 +1,4 @@
-"""Node agent: decides nothing; registers a node and reports its capacity and heartbeats."""
+"""The node agent: registers nodes, says that they live, confirms what has stopped. It decides nothing.
+
+One agent is one machine (`berth agent`), one node that is described to it, or many simulated ones.
+"""

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from berth.errors import BerthError
 from berth_cli import layout, log_files
@@ -147,7 +146,7 @@ class Children:
     async def start_all_again(self, processes: Processes) -> None:
         """Start everything that was lost from `processes`, once the last of it is gone."""
         self.processes = processes
-        while any(Path(f"/proc/{pid}").exists() for pid in self._gone):
+        while any(is_alive(pid) for pid in self._gone):  # noqa: ASYNC110 the kernel tells nobody but their parent
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         self._gone.clear()
         for spec in list(self._specs.values()):
@@ -181,6 +180,15 @@ class Children:
     def _cancel_restarts(self) -> None:
         for restarting in self._restarting:
             restarting.cancel()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def described(status: int) -> str:

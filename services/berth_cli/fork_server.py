@@ -48,7 +48,7 @@ SHARED_MODULES = (
     "berth_quota.service",
     "berth_scheduler.service",
     "berth_reservation.service",
-    "berth_agent.service",
+    "berth_agent.process",
     "berth_console.service",
     "uvicorn",
     "starlette.applications",

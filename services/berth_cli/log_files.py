@@ -17,7 +17,7 @@ BYTES_MAX = 16 * 1024 * 1024
 """What a file may have before it is moved to `<name>.log.1`; so each process keeps at most twice that."""
 
 _SHOWN_BYTES_MAX = 256 * 1024
-_KNOWN = ("at", "level", "process", "logger", "event", "exception")
+_KNOWN = ("at", "level", "process", "logger", "event", "exception", "color_message")
 
 
 def bound(path: Path) -> None:

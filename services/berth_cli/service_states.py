@@ -15,9 +15,12 @@ _LATE_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceState:
-    """One process's answer. `user` is its name, such as quota-1; `metadata` is what its service tells."""
+    """One process's answer. `user` is its name, such as quota-1, `service` what it is, such as berth-quota;
+    `metadata` is what its service tells.
+    """
 
     user: str
+    service: str
     ready: bool
     metadata: dict[str, str]
 
@@ -25,6 +28,12 @@ class ServiceState:
     def leads(self) -> bool:
         """Whether this is the raft node that may commit now."""
         return self.metadata.get("leader") == "true"
+
+    @property
+    def sequence(self) -> int | None:
+        """How far it has read the ledger, where it says so."""
+        told = self.metadata.get("sequence") or self.metadata.get("mirror_sequence") or ""
+        return int(told) if told.isdigit() else None
 
 
 async def service_states(
@@ -57,4 +66,9 @@ async def service_states(
 
 def _state(answer: dict[str, Any]) -> ServiceState:
     metadata: dict[str, str] = answer["metadata"]
-    return ServiceState(user=answer["id"].rpartition("-")[0], ready=metadata.get("ready") == "true", metadata=metadata)
+    return ServiceState(
+        user=answer["id"].rpartition("-")[0],
+        service=answer["name"],
+        ready=metadata.get("ready") == "true",
+        metadata=metadata,
+    )

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 READY_WITHIN_SECONDS = 60.0
 _LOGS_EVERY_SECONDS = 5.0
+_SAMPLE_WITHIN_SECONDS = 15.0
 
 
 async def supervise(
@@ -139,8 +140,27 @@ class Supervisor:
             within_seconds=READY_WITHIN_SECONDS,
             tell=self._tell,
         )
+        if self._wish.workload:
+            await self._submit_sample(addresses.nats_url)
         seconds = time.monotonic() - self._began
         self._tell(f"ready after {seconds:.1f} s: {leader} leads, {self._wish.nodes} nodes")
+
+    async def _submit_sample(self, url: str) -> None:
+        """The demo workload; a cluster that does not take it in time is ready all the same."""
+        from berth.client import connect
+        from berth_cli.demo import submit_sample
+
+        self._tell("submitting the demo workload")
+        try:
+            seed = seed_file(self._folder.keys, subjects.ADMIN)
+            async with (
+                asyncio.timeout(_SAMPLE_WITHIN_SECONDS),
+                connect(url, nkey=seed, user=subjects.ADMIN) as cluster,
+            ):
+                await submit_sample(cluster)
+        except (BerthError, TimeoutError) as error:
+            log.warning("sample_not_submitted", extra={"why": repr(error)})
+            self._tell("the demo workload was not taken; `berth demo` submits it again")
 
     def _members(self) -> tuple[str, ...]:
         """The raft nodes of the folder's ledger, or those that are asked for where there is none yet."""

@@ -1,0 +1,204 @@
+"""One node's conversation with the cluster: register, beat, ask what should run, confirm what has stopped.
+
+The schedulers answer. A node that they do not know as ready (it was lost meanwhile, or has left) comes
+back by registering again, empty.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+import tenacity
+from pydantic import BaseModel
+
+from berth import subjects
+from berth.adapters.replies import Replies
+from berth.errors import BerthError, Overloaded, TimedOut, Unreachable
+from berth.messages.commands import (
+    Heartbeat,
+    NodeAllocationsWanted,
+    NodeAnswer,
+    NodeLeave,
+    NodeRegister,
+    NodeStopped,
+    RefusalCode,
+)
+from berth.messages.documents import NodeDocument
+from berth.model.cluster import AllocationState
+from berth.model.heartbeats import INTERVAL_MIN_MS
+from berth.ports import Bus
+from berth.subjects import Subject
+from berth.wire import codec
+
+log = logging.getLogger(__name__)
+
+ANSWER_WITHIN_SECONDS = 3.0
+"""A registration is answered when it is committed, so this covers an election."""
+LEAVE_WITHIN_SECONDS = 5.0
+_AGAIN_SECONDS_MAX = 5.0
+_REGISTERING_AT_ONCE = 256
+
+
+class RegistrationRefused(BerthError):
+    """The cluster does not take this node as it describes itself."""
+
+    code = "registration_refused"
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the nodes of one agent share. `session` is new at every start; `dice` spreads them over time."""
+
+    bus: Bus
+    replies: Replies
+    session: str
+    ask_every_ms: int
+    dice: random.Random
+    registering: asyncio.Semaphore
+
+
+def surroundings(bus: Bus, replies: Replies, *, session: str, ask_every_ms: int) -> Surroundings:
+    """Of one agent that starts now."""
+    return Surroundings(
+        bus=bus,
+        replies=replies,
+        session=session,
+        ask_every_ms=ask_every_ms,
+        dice=random.Random(session),
+        registering=asyncio.Semaphore(_REGISTERING_AT_ONCE),
+    )
+
+
+class NodeReport:
+    """One node of an agent. `run` never returns by itself."""
+
+    def __init__(self, document: NodeDocument, around: Surroundings) -> None:
+        self.registered = False
+        self._document = document
+        self._around = around
+        self._interval_ms = INTERVAL_MIN_MS
+
+    @property
+    def node(self) -> str:
+        return self._document.id
+
+    async def run(self) -> None:
+        """Be a node of the cluster until cancelled.
+
+        Raises:
+            RegistrationRefused: what describes the node cannot be.
+        """
+        while True:
+            await self._register()
+            self.registered = True
+            beats = asyncio.create_task(self._beat(), name=f"beats of {self.node}")
+            try:
+                await self._serve()
+            finally:
+                self.registered = False
+                beats.cancel()
+            log.warning("node_unknown", extra={"node": self.node})
+
+    async def leave(self) -> None:
+        """Go for good. Raises Unreachable or TimedOut: nobody has confirmed it."""
+        await self._ask(subjects.NODE_LEAVE, NodeLeave(node=self._document.id), within_seconds=LEAVE_WITHIN_SECONDS)
+
+    # --- registration -------------------------------------------------------------------------------
+
+    async def _register(self) -> None:
+        async with self._around.registering:
+            async for attempt in self._for_ever():
+                with attempt:
+                    await self._offer()
+
+    async def _offer(self) -> None:
+        command = NodeRegister(node=self._document, session=self._around.session)
+        answer = await self._ask(subjects.NODE_REGISTER, command, within_seconds=ANSWER_WITHIN_SECONDS)
+        if (refusal := answer.refusal) is not None:
+            said = f"{self.node}: {refusal.code}: {refusal.detail}"
+            if refusal.code in (RefusalCode.INVALID, RefusalCode.TOO_LARGE):
+                raise RegistrationRefused(said, hint="correct the node's description")
+            raise Unreachable(said)  # as good as no answer: ask again
+        self._take_interval(answer)
+        log.info("node_registered", extra={"node": self.node, "heartbeat_ms": self._interval_ms})
+
+    def _for_ever(self) -> tenacity.AsyncRetrying:
+        return tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type((Unreachable, TimedOut, Overloaded)),
+            wait=tenacity.wait_random_exponential(multiplier=0.05, max=_AGAIN_SECONDS_MAX),
+        )
+
+    # --- liveness -----------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        """Beats at the assigned interval; the first one comes somewhere in it, so that nodes do not beat in step."""
+        subject = subjects.NODE_HEARTBEAT.of(node=self.node)
+        payload = codec.encode(Heartbeat(node=self._document.id, session=self._around.session))
+        await asyncio.sleep(self._around.dice.random() * self._interval_ms / 1000)
+        while True:
+            try:
+                self._around.bus.publish(subject, payload)
+            except Overloaded:
+                log.warning("heartbeat_dropped", extra={"node": self.node})
+            await asyncio.sleep(self._interval_ms / 1000)
+
+    # --- allocations --------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Ask what should run and confirm what has stopped, until the node must register again."""
+        pause = self._around.dice.random()
+        while True:
+            await asyncio.sleep(pause * self._ask_every_ms / 1000)
+            pause = 1.0
+            try:
+                answer = await self._ask(subjects.NODE_ALLOCATIONS, NodeAllocationsWanted(node=self._document.id))
+                if answer.refusal is not None:
+                    return
+                self._take_interval(answer)
+                await self._confirm_stopped(answer)
+            except (Unreachable, TimedOut, Overloaded) as error:
+                log.debug("allocations_unknown", extra={"node": self.node, "why": error.message})
+
+    async def _confirm_stopped(self, answer: NodeAnswer) -> None:
+        """This agent runs nothing itself: what is to stop has stopped."""
+        stopped = tuple(one["id"] for one in answer.allocations if one["state"] == AllocationState.RELEASING)
+        if stopped:
+            await self._ask(subjects.NODE_STOPPED, NodeStopped(node=self._document.id, allocations=stopped))
+
+    @property
+    def _ask_every_ms(self) -> int:
+        return max(self._around.ask_every_ms, 2 * self._interval_ms)
+
+    # --- question and answer ------------------------------------------------------------------------
+
+    def _take_interval(self, answer: NodeAnswer) -> None:
+        if answer.heartbeat_ms is not None:
+            self._interval_ms = max(INTERVAL_MIN_MS, answer.heartbeat_ms)
+
+    async def _ask(
+        self, subject: Subject, body: BaseModel, *, within_seconds: float = ANSWER_WITHIN_SECONDS
+    ) -> NodeAnswer:
+        found = await self._around.replies.ask(
+            subject.of(node=self.node), codec.encode(body), within_seconds=within_seconds
+        )
+        return codec.decode(NodeAnswer, found.payload, root="answer")
+
+
+async def report_all(reports: list[NodeReport]) -> None:
+    """Run every node until cancelled. Raises RegistrationRefused for the first one that cannot be."""
+    try:
+        async with asyncio.TaskGroup() as nodes:
+            for report in reports:
+                nodes.create_task(report.run(), name=f"node {report.node}")
+    except* RegistrationRefused as refused:
+        raise refused.exceptions[0] from None
+
+
+async def leave_all(reports: list[NodeReport]) -> int:
+    """Let every node go for good; how many have not been confirmed."""
+    leaving: list[Coroutine[None, None, None]] = [report.leave() for report in reports]
+    outcomes = await asyncio.gather(*leaving, return_exceptions=True)
+    return sum(isinstance(outcome, BaseException) for outcome in outcomes)
