@@ -78,7 +78,7 @@ def show(target: Target, name: Name) -> None:
 @app.command("cancel")
 @on_cluster
 def cancel(target: Target, name: Name) -> None:
-    """End it: a held one is cancelled, an active one released; what runs in it stays."""
+    """End it: a held one is cancelled, an active one is released unless it is in use."""
     row = _find(target, name)
     answer = on(target, lambda cluster: cluster.cancel_reservation(row["namespace"], row["id"]))
     if target.as_json:
