@@ -40,7 +40,8 @@ WorkKey = tuple[RequestKey, Attempt]
 class Work:
     """One request at one attempt, from the evaluation that brought it to its outcome.
 
-    `askers`: (evaluation, where its answer goes). `placed`: what is on offer, or was accepted (`accepted`).
+    `askers`: (evaluation, where its answer goes). `placed`: what is on offer since the view `judged_on`, or was
+    accepted (`accepted`).
     `view`: judged again not before the view is there, or at `wait_until` (milliseconds UTC) at the latest.
     `blocked`: fails only because of what is assumed or silent; judged again when any of that is not so any more.
     """
@@ -53,6 +54,7 @@ class Work:
     blocked: bool = False
     conflicts: int = 0
     placed: tuple[AllocationPlaced, ...] = ()
+    judged_on: Sequence = Sequence(0)
     accepted: Sequence | None = None
     settled: bool = False
 
@@ -118,7 +120,7 @@ class Evaluations:
         for work in ready:
             found = self._place(work, at)
             if isinstance(found, Placed):
-                work.placed = found.allocations
+                work.placed, work.judged_on = found.allocations, self.state.sequence
                 self.assumptions.add(work.item.request, work.item.attempt, found.allocations, at=at)
                 transaction = self._transaction(work)
                 offered.append(Offered(transaction=transaction, purpose=work, traceparent=work.item.traceparent))
@@ -232,7 +234,9 @@ class Evaluations:
         if work.conflicts >= self.limits.conflicts_max:
             self._settle(work, Verdict.CONTENDED)
             return
-        work.view = sequence
+        # A view that was at the tip lost to another transaction of the same record; an older one to that tip.
+        was_at_tip = work.judged_on >= sequence - 1
+        work.view = sequence if was_at_tip else Sequence(sequence - 1)
         work.wait_until = now_ms + self.limits.retry_ms
         self.pending.append(work)
 

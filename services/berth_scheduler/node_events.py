@@ -47,7 +47,7 @@ def running_on(state: State, node: NodeId) -> list[Allocation]:
 def register(command: NodeRegister, state: State, now_ms: int) -> Step | None:
     """The node is there, as it describes itself. One that was lost returns empty; one that was not keeps its work."""
     document = command.node
-    registered = _registered(document)
+    registered = node_registered(document)
     known = state.cluster.nodes.get(document.id)
     if known is None:
         events = [Event(registered)]
@@ -61,7 +61,8 @@ def register(command: NodeRegister, state: State, now_ms: int) -> Step | None:
     return _whole_at_last(packed(groups), (Event(registered),))
 
 
-def _registered(document: NodeDocument) -> NodeRegistered:
+def node_registered(document: NodeDocument) -> NodeRegistered:
+    """The event of a node's document; a capacity that does not say how many instances takes 110."""
     capacity = document.capacity.vector
     if document.capacity.instances is None:
         capacity = capacity + Resources(instances=DEFAULT_INSTANCES)

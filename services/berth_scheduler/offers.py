@@ -100,15 +100,15 @@ class Offers(Generic[P]):
         if len(answer.outcomes) != len(one.purposes):
             self._open[answer.id] = one
             return []
-        again = [index for index, refusal in enumerate(answer.outcomes) if _is_unjudged(refusal)]
-        if again:
-            self._keep(one, again, now_ms)
-        sequence = answer.sequence or Sequence(0)
-        return [
-            Outcome(purpose=purpose, refusal=refusal, sequence=sequence)
+        judged = [
+            Outcome(purpose=purpose, refusal=refusal, sequence=answer.sequence or Sequence(0))
             for purpose, refusal in zip(one.purposes, answer.outcomes, strict=True)
             if not _is_unjudged(refusal)
         ]
+        again = [index for index, refusal in enumerate(answer.outcomes) if _is_unjudged(refusal)]
+        if again:
+            self._keep(one, again, now_ms)
+        return judged
 
     def _keep(self, one: _Open[P], indexes: list[int], now_ms: int) -> None:
         """All of a proposal keeps its id; a part of it becomes one of its own."""

@@ -1,0 +1,513 @@
+"""What becomes of an evaluation, whatever leader, ledger and other schedulers do meanwhile (DESIGN section 2)."""
+
+from dataclasses import replace
+
+import pytest
+
+from berth.ids import Attempt, NodeId, ReservationId, Sequence, Term
+from berth.messages.commands import ProposalAnswer, Refusal, RefusalCode, Verdict
+from berth.messages.events import (
+    Event,
+    NodeLeft,
+    RequestPlaced,
+    RequestQueued,
+    RequestSubmitted,
+    ReservationEnded,
+    ReservationStatus,
+    Wake,
+    WakeOn,
+    about,
+)
+from berth.messages.reasons import Reason, ReasonCode
+from berth.messages.requests import Request
+from berth_scheduler.limits import Limits
+from tests.builders import (
+    HOUR,
+    T0,
+    TEAM_A,
+    a_node,
+    a_quota,
+    a_request,
+    a_reservation,
+    activated,
+    ended,
+    placed,
+    submitted,
+)
+from tests.unit.berth_scheduler.stage import Leader, Stage, item
+
+A, B, C = (a_request(name, cpu=1_000) for name in "abc")
+
+
+def queued(request: Request) -> tuple[Event, ...]:
+    data = RequestQueued(
+        reasons=(Reason(code=ReasonCode.INSUFFICIENT_CPU, nodes=1),),
+        wake=(Wake(on=WakeOn.CAPACITY),),
+        evaluated_at=Sequence(1),
+    )
+    return (submitted(request), about(request.key, data, attempt=Attempt(1)))
+
+
+def refused(stage: Stage, code: RefusalCode, *, sequence: int | None = None) -> ProposalAnswer:
+    """The leader refuses everything on offer, judged as part of the record at `sequence`."""
+    (proposal,) = stage.offers
+    stage.offers.clear()
+    refusal = Refusal(code=code, detail="the test says so")
+    at = Sequence(stage.state.sequence + 1 if sequence is None else sequence)
+    outcomes = (refusal,) * len(proposal.transactions)
+    answer = ProposalAnswer(id=proposal.id, term=Term(1), sequence=at, outcomes=outcomes)
+    stage.tell(answer)
+    return answer
+
+
+# ---------------------------------------------------------------- the plain walk
+
+
+def test_a_new_request_is_submitted_and_placed_in_one_transaction_at_attempt_1() -> None:
+    stage = Stage(a_node())
+
+    stage.evaluate(item(A))
+    stage.settle()
+
+    (proposal,) = stage.offers
+    ((opening, placing),) = proposal.transactions
+    assert isinstance(opening.data, RequestSubmitted) and opening.data.digest == item(A).digest
+    assert isinstance(placing.data, RequestPlaced)
+    assert {(event.attempt, event.traceparent) for event in (opening, placing)} == {(1, item(A).traceparent)}
+    assert proposal.view_sequence == stage.state.sequence
+    assert stage.outcomes == [], "nothing is answered before the leader has spoken"
+
+    stage.run()
+    (outcome,) = stage.outcomes
+    assert (outcome.verdict, outcome.attempt, outcome.sequence) == (Verdict.ACCEPTED, 1, stage.leader.state.sequence)
+    assert outcome.traceparent == item(A).traceparent
+
+
+def test_a_known_request_is_placed_at_its_attempt_without_its_body() -> None:
+    stage = Stage(a_node(), queued(A))
+
+    stage.evaluate(item(A, attempt=2))
+    stage.settle()
+
+    (proposal,) = stage.offers
+    ((placing,),) = proposal.transactions
+    assert (type(placing.data), placing.attempt) == (RequestPlaced, 2)
+
+
+def test_a_batch_becomes_one_proposal_of_one_transaction_each_in_order() -> None:
+    stage = Stage(a_node())
+
+    stage.evaluate(item(A), item(B))
+    stage.evaluate(item(C), evaluation="e2")
+    stage.settle()
+
+    (proposal,) = stage.offers
+    assert [transaction[0].request for transaction in proposal.transactions] == ["a", "b", "c"]
+    stage.run()
+    assert stage.verdicts() == {"a": "accepted", "b": "accepted", "c": "accepted"}
+
+
+def test_a_batch_too_large_for_one_message_becomes_several_proposals() -> None:
+    stage = Stage(a_node(cpu=30_000))
+    heavy = [a_request(f"r{number}", labels={f"k{key}": "v" * 60 for key in range(400)}) for number in range(30)]
+
+    stage.evaluate(*map(item, heavy))
+    stage.settle()
+
+    assert len(stage.offers) > 1
+    assert sum(len(proposal.transactions) for proposal in stage.offers) == 30
+    assert len(set(stage.sent)) == len(stage.sent)
+
+
+def test_each_item_sees_the_earlier_ones_of_its_batch_as_placed() -> None:
+    stage = Stage(a_node("n1", cpu=1_000), a_node("n2", cpu=1_000))
+
+    stage.evaluate(item(A), item(B))
+    stage.settle()
+
+    assert sorted(node for (node,) in stage.offered_nodes()) == ["n1", "n2"]
+
+
+def test_proposals_in_flight_occupy_the_view_until_their_record_is_folded() -> None:
+    stage = Stage(a_node("n1", cpu=1_000), a_node("n2", cpu=1_000))
+
+    stage.evaluate(item(A))
+    stage.settle()
+    (first,) = stage.offered_nodes()
+    stage.evaluate(item(B), evaluation="e2")
+    stage.settle()
+
+    assert sorted([first, stage.offered_nodes()[1]]) == [["n1"], ["n2"]]
+    stage.commit()
+    stage.fold()
+    assert stage.state.digest() == stage.leader.state.digest(), "a fold never sees what is only assumed"
+
+
+def test_what_has_no_place_is_answered_with_reasons_wake_and_the_sequence_it_was_judged_on() -> None:
+    stage = Stage(a_node(cpu=1_000), placed(a_request("old", cpu=600), "n1"))
+
+    stage.evaluate(item(A))
+    stage.settle()
+
+    (outcome,) = stage.outcomes
+    assert (outcome.verdict, outcome.evaluated_at) == (Verdict.UNPLACEABLE, stage.state.sequence)
+    assert [reason.code for reason in outcome.reasons] == [ReasonCode.INSUFFICIENT_CPU]
+    assert {wake.on for wake in outcome.wake} == {WakeOn.CAPACITY, WakeOn.NODES}
+    assert stage.offers == []
+
+
+# ---------------------------------------------------------------- assumed is not committed
+
+
+def test_what_fails_only_because_of_something_assumed_waits_for_it() -> None:
+    stage = Stage(a_node(cpu=1_000))
+
+    stage.evaluate(item(A), item(B))
+    stage.settle()
+    assert len(stage.offered_nodes()) == 1
+    assert stage.outcomes == [], "b is not queued on the strength of what nobody committed"
+
+    stage.run()
+    assert stage.verdicts() == {"a": "accepted", "b": "unplaceable"}
+    assert stage.outcomes[-1].evaluated_at == stage.leader.state.sequence, "judged with a on board"
+
+
+def test_it_takes_the_place_when_the_assumption_is_refused() -> None:
+    stage = Stage(a_node(cpu=1_000))
+
+    stage.evaluate(item(A), item(B))
+    stage.settle()
+    refused(stage, RefusalCode.QUOTA)
+    stage.run()
+
+    assert stage.verdicts() == {"a": "refused", "b": "accepted"}
+    assert stage.where(B) == ["n1"]
+
+
+def test_a_draw_on_a_reservation_is_assumed_and_taken_back_exactly() -> None:
+    drawing = [a_request(name, cpu=2_000, reservation="res1") for name in ("x", "y", "z")]
+    stage = Stage(a_node(), a_reservation(start=T0, end=T0 + HOUR, on={"n1": 2}, cpu=2_000), activated())
+
+    stage.evaluate(*map(item, drawing))
+    stage.settle()
+    assert len(stage.offered_nodes()) == 2, "the third finds the reservation full"
+    refused(stage, RefusalCode.CONFLICT)
+    stage.run()
+
+    assert stage.verdicts() == {"x": "refused", "y": "refused", "z": "accepted"}
+    assert stage.state.digest() == stage.leader.state.digest()
+    assert stage.state.reservations.drawn == stage.leader.state.reservations.drawn
+
+
+def test_the_end_of_a_reservation_and_of_a_node_meet_no_assumption() -> None:
+    drawing = a_request("x", cpu=2_000, reservation="res1")
+    stage = Stage(
+        a_node("n1"), a_node("n2"), a_reservation(start=T0, end=T0 + HOUR, on={"n1": 1}, cpu=2_000), activated()
+    )
+    stage.evaluate(item(drawing))
+    stage.settle()
+    over = Event(ReservationEnded(reservation=ReservationId("res1"), status=ReservationStatus.CANCELLED), TEAM_A)
+
+    stage.leader.happened((over,), (Event(NodeLeft(node=NodeId("n1"))),), at=T0)
+    stage.fold()
+
+    assert stage.state.digest() == stage.leader.state.digest()
+    stage.run()
+    assert stage.verdicts() == {"x": "unplaceable"}
+
+
+# ---------------------------------------------------------------- races
+
+
+def test_who_loses_a_race_is_judged_again_at_once_on_the_newer_view() -> None:
+    stage = Stage(a_node("n1", cpu=1_000), a_node("n2", cpu=2_000))
+    stage.evaluate(item(A))
+    stage.settle()
+    assert stage.offered_nodes() == [["n1"]]
+
+    stage.leader.happened(placed(a_request("other"), "n1"), at=T0)  # another scheduler was quicker
+    stage.run()
+
+    assert stage.verdicts() == {"a": "accepted"}
+    assert stage.where(A) == ["n2"]
+
+
+def test_after_a_lost_race_the_record_that_won_it_is_awaited_but_not_for_ever() -> None:
+    stage = Stage(a_node("n1", cpu=1_000), a_node("n2", cpu=2_000))
+    stage.evaluate(item(A))
+    stage.settle()
+    refused(stage, RefusalCode.CAPACITY)
+
+    stage.settle()
+    assert stage.offers == [], "the view does not have the winner yet"
+    due = stage.scheduler.deadline()
+    assert due is not None and due <= T0 + Limits().retry_ms
+    stage.now = due
+    stage.settle()
+    assert len(stage.offers) == 1
+
+
+@pytest.mark.parametrize("code", [RefusalCode.CAPACITY, RefusalCode.RULE, RefusalCode.WINDOW, RefusalCode.STALE_VICTIM])
+def test_after_three_lost_races_the_evaluation_goes_back_as_contended(code: RefusalCode) -> None:
+    stage = Stage(a_node())
+    stage.evaluate(item(A))
+
+    for _ in range(3):
+        stage.settle()
+        assert stage.verdicts() == {}
+        refused(stage, code, sequence=stage.state.sequence)
+
+    assert stage.verdicts() == {"a": "contended"}
+    stage.settle()
+    assert stage.offers == []
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        (RefusalCode.QUOTA, "refused"),
+        (RefusalCode.CLASS, "refused"),
+        (RefusalCode.CONFLICT, "refused"),
+        (RefusalCode.TOO_LARGE, "refused"),
+        (RefusalCode.INTERNAL, "refused"),
+        (RefusalCode.SUPERSEDED, "superseded"),
+    ],
+)
+def test_other_refusals_end_the_evaluation_and_say_why(code: RefusalCode, verdict: str) -> None:
+    stage = Stage(a_node())
+    stage.evaluate(item(A))
+    stage.settle()
+
+    refused(stage, code)
+
+    (outcome,) = stage.outcomes
+    assert outcome.verdict == verdict
+    assert outcome.refusal is None or outcome.refusal.code is code
+    stage.settle()
+    assert stage.offers == []
+
+
+def test_a_quota_that_the_leader_enforces_goes_back_to_quota() -> None:
+    stage = Stage(a_node(), a_quota(hard={"cpu_millicores": 1_500}))
+
+    stage.evaluate(item(A), item(B))
+    stage.run()
+
+    assert stage.verdicts() == {"a": "accepted", "b": "refused"}
+    assert stage.outcomes[-1].refusal is not None and stage.outcomes[-1].refusal.code is RefusalCode.QUOTA
+
+
+def test_what_another_scheduler_placed_elsewhere_is_superseded() -> None:
+    stage = Stage(a_node("n1", cpu=1_000), a_node("n2"))
+    stage.evaluate(item(A))
+    stage.settle()
+    assert stage.offered_nodes() == [["n1"]]
+
+    stage.leader.happened(placed(A, "n2"), at=T0)
+    stage.run()
+
+    assert stage.verdicts() == {"a": "superseded"}
+    assert stage.where(A) == ["n2"]
+
+
+def test_two_schedulers_at_the_same_attempt_place_it_once() -> None:
+    leader = Leader()
+    leader.happened(a_node("n1"), a_node("n2"), at=T0)
+    one, other = Stage(leader=leader), Stage(leader=leader)
+
+    for stage in (one, other):
+        stage.evaluate(item(A))
+        stage.settle()
+    for stage in (one, other):
+        stage.commit()
+    for stage in (one, other):
+        stage.run()
+
+    assert one.verdicts() == other.verdicts() == {"a": "accepted"}, "both chose the same node, and there it is"
+    assert len(leader.state.queue.requests[A.key].allocations) == 1
+    assert one.state.digest() == other.state.digest() == leader.state.digest()
+
+
+# ---------------------------------------------------------------- attempts
+
+
+def test_an_attempt_that_the_view_is_past_is_superseded_without_a_proposal() -> None:
+    stage = Stage(a_node(), queued(A))
+
+    stage.evaluate(item(A, attempt=1))
+    stage.settle()
+
+    assert stage.verdicts() == {"a": "superseded"}
+    assert stage.sent == []
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_attempt_that_the_view_has_not_reached_waits_for_the_ledger(known: bool) -> None:
+    stage = Stage(a_node(), *([queued(A)] if known else []))
+    attempt = 3 if known else 2
+
+    stage.evaluate(item(A, attempt=attempt))
+    stage.settle()
+    assert (stage.sent, stage.outcomes) == ([], [])
+
+    again = (replace(queued(A)[1], attempt=Attempt(2)),) if known else queued(A)
+    stage.leader.happened(again, at=T0)
+    stage.run()
+    assert stage.verdicts() == {"a": "accepted"}
+
+
+def test_one_attempt_is_never_evaluated_twice_at_a_time_and_every_asker_is_answered() -> None:
+    stage = Stage(a_node())
+    stage.evaluate(item(A))
+    stage.settle()
+
+    stage.evaluate(item(A), evaluation="e2")
+    stage.settle()
+    assert len(stage.sent) == 1
+    stage.run()
+    stage.evaluate(item(A), evaluation="e3")
+    stage.run()
+
+    assert [outcome.verdict for outcome in stage.outcomes] == [Verdict.ACCEPTED, Verdict.ACCEPTED, Verdict.SUPERSEDED]
+
+
+def test_a_replacement_after_a_loss_has_a_new_name() -> None:
+    stage = Stage(a_node(), placed(A, "n1"))
+    stage.leader.happened((*ended(stage.leader.state, A.key)[:1], replace(queued(A)[1], attempt=Attempt(2))), at=T0)
+    stage.fold()
+
+    stage.evaluate(item(A, attempt=3))
+    stage.run()
+
+    assert stage.leader.state.queue.requests[A.key].live == ("a.0.1",)
+
+
+# ---------------------------------------------------------------- a leader that does not answer
+
+
+def test_the_ledger_is_the_answer_when_the_leaders_was_lost() -> None:
+    stage = Stage(a_node())
+    stage.evaluate(item(A))
+    stage.settle()
+    stage.commit()
+    stage.answers.clear()
+
+    stage.fold()
+
+    assert stage.verdicts() == {"a": "accepted"}
+    assert stage.outcomes[0].sequence == stage.leader.state.sequence
+    stage.advance(2_000)
+    assert len(stage.sent) == 1, "nobody asks again for what is known"
+
+
+def test_without_an_answer_the_same_proposal_is_sent_again_under_the_same_id() -> None:
+    stage = Stage(a_node())
+    stage.evaluate(item(A))
+    stage.settle()
+    lost = stage.offers.pop()
+
+    stage.now += Limits().answer_ms
+    stage.settle()
+
+    (again,) = stage.offers
+    assert again == lost
+    stage.run()
+    assert stage.verdicts() == {"a": "accepted"}
+
+
+def test_where_nobody_leads_the_proposal_is_tried_again_soon() -> None:
+    stage = Stage(a_node())
+    stage.evaluate(item(A))
+    stage.settle()
+    stage.nobody_leads()
+
+    due = stage.scheduler.deadline()
+    assert due is not None and due == T0 + Limits().retry_ms
+    stage.now = due
+    stage.run()
+
+    assert stage.verdicts() == {"a": "accepted"}
+    assert len(set(stage.sent)) == 1
+
+
+@pytest.mark.parametrize("code", [RefusalCode.NOT_LEADER, RefusalCode.OVERLOADED, RefusalCode.UNKNOWN])
+def test_what_nobody_judged_is_offered_again(code: RefusalCode) -> None:
+    stage = Stage(a_node())
+    stage.evaluate(item(A))
+    stage.settle()
+    refused(stage, code)
+    assert stage.outcomes == []
+
+    stage.now += Limits().retry_ms
+    stage.run()
+
+    assert stage.verdicts() == {"a": "accepted"}
+
+
+def test_what_nobody_judged_of_a_proposal_is_offered_again_by_itself() -> None:
+    stage = Stage(a_node())
+    stage.evaluate(item(A), item(B))
+    stage.settle()
+    (proposal,) = stage.offers
+    stage.offers.clear()
+    unknown = Refusal(code=RefusalCode.UNKNOWN)
+    superseded = Refusal(code=RefusalCode.SUPERSEDED)
+    stage.tell(ProposalAnswer(id=proposal.id, term=Term(1), sequence=Sequence(2), outcomes=(superseded, unknown)))
+
+    stage.now += Limits().retry_ms
+    stage.run()
+
+    assert stage.verdicts() == {"a": "superseded", "b": "accepted"}
+
+
+def test_when_no_leader_answers_in_time_the_evaluation_is_unavailable_and_its_place_is_free() -> None:
+    stage = Stage(a_node(cpu=1_000), limits=Limits(give_up_ms=1_000))
+    stage.evaluate(item(A))
+    stage.settle()
+    stage.offers.clear()
+
+    stage.now += 1_000
+    stage.settle()
+    assert stage.verdicts() == {"a": "unavailable"}
+
+    stage.offers.clear()
+    stage.evaluate(item(B), evaluation="e2")
+    stage.run()
+    assert stage.verdicts()["b"] == "accepted"
+
+
+def test_an_answer_of_a_lower_term_is_ignored() -> None:
+    stage = Stage(a_node(), leader=Leader(term=Term(7)))
+    stage.evaluate(item(A))
+    stage.run()
+    stage.evaluate(item(B), evaluation="e2")
+    stage.settle()
+
+    (proposal,) = stage.offers
+    stage.tell(ProposalAnswer(id=proposal.id, term=Term(6), sequence=Sequence(9), outcomes=(None,)))
+    assert stage.verdicts() == {"a": "accepted"}
+
+    stage.run()
+    assert stage.verdicts() == {"a": "accepted", "b": "accepted"}
+    assert stage.outcomes[-1].sequence == stage.leader.state.sequence
+
+
+def test_beyond_the_bound_an_evaluation_is_answered_overloaded_at_once() -> None:
+    stage = Stage(a_node(), limits=Limits(waiting_max=1))
+
+    stage.evaluate(item(A), item(B))
+
+    (outcome,) = stage.outcomes
+    assert (outcome.request, outcome.verdict) == ("b", Verdict.UNAVAILABLE)
+    assert outcome.refusal is not None and outcome.refusal.code is RefusalCode.OVERLOADED
+
+
+def test_a_thousand_instances_are_one_transaction() -> None:
+    gang = a_request("gang", count=800, cpu=1)
+    stage = Stage(a_node(instances=1_000))
+
+    stage.evaluate(item(gang))
+    stage.run()
+
+    assert stage.verdicts() == {"gang": "accepted"}
+    assert len(stage.where(gang)) == 800
