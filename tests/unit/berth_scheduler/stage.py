@@ -241,3 +241,15 @@ def item(request: Request, attempt: int = 1, missing: int | None = None) -> Eval
 
 def attempt_of(state: State, key: RequestKey) -> int:
     return state.queue.requests[key].attempt
+
+
+def refused(stage: Stage, code: RefusalCode, *, sequence: int | None = None) -> ProposalAnswer:
+    """The leader refuses everything on offer, judged as part of the record at `sequence`."""
+    (proposal,) = stage.offers
+    stage.offers.clear()
+    refusal = Refusal(code=code, detail="the test says so")
+    at = Sequence(stage.state.sequence + 1 if sequence is None else sequence)
+    outcomes = (refusal,) * len(proposal.transactions)
+    answer = ProposalAnswer(id=proposal.id, term=Term(1), sequence=at, outcomes=outcomes)
+    stage.tell(answer)
+    return answer
