@@ -90,6 +90,7 @@ class NatsBus:
         self._listeners: list[tuple[Callable[[], None] | None, Callable[[], None] | None]] = []
         self._deaf: dict[str, str] = {}
         self._refusal: asyncio.Future[str] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._closing = False
         self._inboxes = itertools.count(1)
         self.inbox = f"{INBOX}{settings.user}.{secrets.token_hex(6)}"
@@ -208,6 +209,9 @@ class NatsBus:
         self._queued.set()
         try:
             await sent
+            # The client's flush writes its PING past what is still in its buffer, so the first round trip
+            # proves nothing; during it the buffer is written, so the second one does.
+            await self._connection.flush()
             await self._connection.flush()
         except nats.errors.Error as error:
             raise Unreachable(f"the bus took too long: {error!r}") from None
@@ -226,6 +230,8 @@ class NatsBus:
                         await self.flush()
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)
+        if self._ending is not None:
+            await self._ending
         await self._connection.close()
 
     # --- publish ----------------------------------------------------------------------------------
@@ -342,13 +348,20 @@ class NatsBus:
             if verb == "subscription":
                 self._deaf[subject] = text
             log.error("permission_refused", extra={"user": self._settings.user, "verb": verb, "subject": subject})
-        elif self._refusal is not None and isinstance(error, nats.errors.Error) and "authorization" in text.lower():
-            if not self._refusal.done():
-                self._refusal.set_result(text)
+        elif isinstance(error, nats.errors.Error) and "authorization" in text.lower():
+            self._on_refused_key(text)
         elif isinstance(error, OSError | nats.errors.UnexpectedEOF):
             log.debug("connection_failed", extra={"user": self._settings.user, "why": repr(error)})
         else:
             log.warning("bus_error_reported", extra={"user": self._settings.user, "why": repr(error)})
+
+    def _on_refused_key(self, why: str) -> None:
+        """The server does not know the key, or not any more: trying again for ever would only leave sockets behind."""
+        if self._refusal is None:
+            if self._ending is None:
+                self._ending = asyncio.create_task(self._connection.close())
+        elif not self._refusal.done():
+            self._refusal.set_result(why)
 
     async def _on_disconnected(self) -> None:
         if not self._up.is_set():
