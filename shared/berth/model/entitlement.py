@@ -176,14 +176,17 @@ def over_limit(state: State, namespace: Namespace, raised: Resources, *, may_bor
 
 
 def borrows(state: State, request: Request, amount: Resources, assumed: Assumption = NOBODY) -> bool:
-    """Whether charging `amount` would take the namespace above `soft` (what R72 orders last)."""
+    """Whether charging `amount` would take the namespace above `soft` (what R72 orders last).
+
+    Where `hard` is no higher than `soft` nothing can be borrowed: there it is short, it does not borrow.
+    """
     quota = state.quotas.quotas.get(request.namespace)
     if quota is None:
         return False
     used = state.quotas.used_by(request.namespace) + assumed.get(request.namespace, NOTHING)
     for dimension, wanted in amount.dimensions():
-        soft = quota.soft.get(dimension, quota.hard.get(dimension))
-        if soft is not None and used.amount(dimension) + wanted > soft:
+        soft, hard = quota.soft.get(dimension), quota.hard.get(dimension)
+        if soft is not None and (hard is None or soft < hard) and used.amount(dimension) + wanted > soft:
             return True
     return False
 
@@ -293,14 +296,15 @@ def configuration_problems(
 ) -> list[Problem]:
     """What contradicts itself in a whole configuration: soft above hard, lending above soft, circles (R70).
 
-    The paths say where a document names them; where it does not, the name itself stands.
+    The paths say where a document names them, and come first; where it does not, the name itself stands.
     """
     problems: list[Problem] = []
-    for namespace, quota in sorted(quotas.items()):
+    for namespace in sorted(quotas, key=lambda name: (name not in quota_paths, name)):
+        quota = quotas[namespace]
         path, nominal = quota_paths.get(namespace, f"quotas.{namespace}"), nominal_of(quota)
         problems += _beyond(f"{path}.soft", quota.soft, quota.hard, "the hard limit")
         problems += _beyond(f"{path}.lending_limit", quota.lending_limit or {}, nominal, "soft (R70)")
-    for name in sorted(cohorts):
+    for name in sorted(cohorts, key=lambda name: (name not in cohort_paths, name)):
         if is_circular(name, cohorts):
             above = ancestors(name, cohorts)
             last = cohorts[above[-1] if above else name]

@@ -148,8 +148,7 @@ class State:
         state = self.queue.requests[key]
         placed = any(event.key == key and isinstance(event.data, RequestPlaced) for event in transaction)
         self.queue.put(
-            replace(
-                state,
+            state._replace(
                 attempt=Attempt(state.attempt + 1),
                 decided=sequence,
                 decided_at=at,
@@ -343,8 +342,7 @@ def _request_of(state: State, event: Event) -> RequestState:
 def _request_queued(state: State, event: Event, data: RequestQueued, _at: int, _sequence: Sequence) -> None:
     request = _request_of(state, event)
     state.queue.put(
-        replace(
-            request,
+        request._replace(
             status=RequestStatus.QUEUED,
             reasons=data.reasons,
             wake=data.wake,
@@ -361,8 +359,7 @@ def _request_placed(state: State, event: Event, data: RequestPlaced, at: int, se
         state.cluster.add(allocation)
         _charge(state, allocation)
     state.queue.put(
-        replace(
-            request,
+        request._replace(
             status=RequestStatus.PLACED,
             live=request.live + tuple(placed.id for placed in data.allocations),
             allocations=request.allocations + tuple(placed.id for placed in data.allocations),
@@ -394,7 +391,7 @@ def new_allocation(request: RequestState, placed: AllocationPlaced, *, at: int, 
 
 
 def _start_promised(state: State, event: Event, data: StartPromised, _at: int, _sequence: Sequence) -> None:
-    state.queue.put(replace(_request_of(state, event), promised_start=data.start))
+    state.queue.put(_request_of(state, event)._replace(promised_start=data.start))
 
 
 def _allocations_releasing(
@@ -421,7 +418,7 @@ def _allocations_ended(state: State, event: Event, data: AllocationsEnded, at: i
         )
         _uncharge(state, before, at)
     gone = set(data.ids)
-    state.queue.put(replace(request, live=tuple(name for name in request.live if name not in gone)))
+    state.queue.put(request._replace(live=tuple(name for name in request.live if name not in gone)))
     state.touch(WakeOn.CAPACITY, "", sequence)
     state.touch(WakeOn.QUOTA, quota_scope(state, event.namespace), sequence)
 
@@ -429,7 +426,7 @@ def _allocations_ended(state: State, event: Event, data: AllocationsEnded, at: i
 def _request_ended(state: State, event: Event, data: RequestEnded, _at: int, _sequence: Sequence) -> None:
     request = _request_of(state, event)
     assert not request.live, f"I8: {event.key} ends with live allocations"
-    state.queue.put(replace(request, status=data.status, ended=data.reason, reasons=data.reasons, wake=()))
+    state.queue.put(request._replace(status=data.status, ended=data.reason, reasons=data.reasons, wake=()))
 
 
 def _requests_forgotten(state: State, event: Event, data: RequestsForgotten, _at: int, _sequence: Sequence) -> None:

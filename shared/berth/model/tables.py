@@ -17,6 +17,7 @@ V = TypeVar("V")
 
 _ABSENT: Final = object()
 _MODULUS = 2**64
+UNHASHED_MAX = 2_048
 
 
 class Journal:
@@ -121,25 +122,45 @@ class CountedTable(Table[K, V]):
 
 
 class DigestedTable(Table[K, V]):
-    """A table whose digest is the sum of its rows' hashes: the same rows, whatever their order, give the same."""
+    """A table whose digest is the sum of its rows' hashes: the same rows, whatever their order, give the same.
 
-    __slots__ = ("_describe", "_hashes", "digest")
+    A row is hashed once for all of its changes since the digest was last asked for: a placement changes its
+    request three times. At most UNHASHED_MAX rows wait, so that asking never takes long.
+    """
+
+    __slots__ = ("_describe", "_digest", "_hashes", "_unhashed")
 
     def __init__(self, journal: Journal, describe: Callable[[V], Any]) -> None:
         super().__init__(journal)
         self._describe = describe
         self._hashes: dict[K, int] = {}
-        self.digest = 0
+        self._unhashed: dict[K, None] = {}
+        self._digest = 0
 
     def put(self, key: K, value: V) -> None:
         super().put(key, value)
-        found = row_hash(key, self._describe(value))
-        self.digest = (self.digest + found - self._hashes.get(key, 0)) % _MODULUS
-        self._hashes[key] = found
+        self._unhashed[key] = None
+        if len(self._unhashed) > UNHASHED_MAX:
+            self._hash()
 
     def drop(self, key: K) -> None:
         super().drop(key)
-        self.digest = (self.digest - self._hashes.pop(key)) % _MODULUS
+        self._unhashed[key] = None
+
+    @property
+    def digest(self) -> int:
+        self._hash()
+        return self._digest
+
+    def _hash(self) -> None:
+        for key in self._unhashed:
+            before = self._hashes.pop(key, 0)
+            self._digest -= before
+            if key in self:
+                found = self._hashes[key] = row_hash(key, self._describe(self[key]))
+                self._digest += found
+        self._digest %= _MODULUS
+        self._unhashed.clear()
 
     def recount(self) -> int:
         """The digest computed anew from every row; equals `digest`, or a row was changed behind the table's back."""
