@@ -19,10 +19,7 @@ from berth.model.ledger import State
 from berth.model.quota import Cohort, Quota
 from berth.resources import NOTHING
 from berth_quota.bounds import Bounds
-from berth_quota.proposals import EVENT_BYTES, Answered, Proposals
-
-PASSING = frozenset({RefusalCode.NOT_LEADER, RefusalCode.OVERLOADED, RefusalCode.UNKNOWN})
-"""Refusals that say nothing about the change itself."""
+from berth_quota.proposals import EVENT_BYTES, PASSING, Answered, Proposals
 
 
 def quota_set(document: QuotaDocument) -> Event:

@@ -26,7 +26,7 @@ from berth_quota.admission import Admit, Queue, Reject, Ruling, same_reasons
 from berth_quota.bounds import Bounds
 from berth_quota.inflight import InFlight, Sent
 from berth_quota.lanes import Lane, Waiting
-from berth_quota.proposals import Answered, Proposals
+from berth_quota.proposals import PASSING, UNMOVED_BY_NEWS, Answered, Proposals
 from berth_quota.tasks import Ruled
 from berth_quota.transactions import is_current
 from berth_quota.waitlist import Waitlist
@@ -174,10 +174,13 @@ class Evaluations:
         """The leader's answer to a queueing or a rejection. Whoever is not decided by it is judged anew."""
         if answered.sequence is not None or task.waiting.is_gone:
             return
-        if answered.refusal is None:
+        refusal = answered.refusal
+        moved_on = self._state.sequence > answered.view
+        if refusal is None or (moved_on and refusal.code not in UNMOVED_BY_NEWS):
             self._come_back(task.lane, task.waiting)
         else:
-            self._judge_later(task.lane, task.waiting, now_ms + self._bounds.evaluation_ms)
+            wait_ms = self._bounds.backoff_ms if refusal.code in PASSING else self._bounds.evaluation_ms
+            self._judge_later(task.lane, task.waiting, now_ms + wait_ms)
 
     # --- out --------------------------------------------------------------------------------------------
 

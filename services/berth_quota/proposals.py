@@ -19,9 +19,10 @@ EVENT_BYTES = 600
 """What an event takes beside a request's body, generously; each id of an allocation is counted besides."""
 
 
-UNMOVED_BY_NEWS = frozenset(
-    {RefusalCode.TOO_EARLY, RefusalCode.TOO_LARGE, RefusalCode.INVALID, RefusalCode.INTERNAL, RefusalCode.OVERLOADED}
-)
+PASSING = frozenset({RefusalCode.NOT_LEADER, RefusalCode.OVERLOADED, RefusalCode.UNKNOWN})
+"""Refusals that say nothing about what was proposed."""
+NOBODY = Refusal(code=RefusalCode.NOT_LEADER, detail="nobody leads")
+UNMOVED_BY_NEWS = frozenset({RefusalCode.TOO_EARLY, RefusalCode.TOO_LARGE, RefusalCode.INVALID, RefusalCode.INTERNAL})
 PATIENCE = 10
 """So many times longer they wait."""
 
@@ -44,16 +45,20 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What the leader said to one task: None and a sequence is accepted; None and no sequence: no answer came."""
+    """What the leader said to one task: None and a sequence is accepted; None and no sequence: no answer came.
+
+    `view`: the sequence of the state that it was proposed on.
+    """
 
     task: Task
+    view: Sequence
     refusal: Refusal | None
     sequence: Sequence | None
 
 
 @dataclass(slots=True)
 class _Wanted:
-    """`seen`: where the state stood when it was last refused; it waits for news, or until `not_before`."""
+    """`seen`: the state on which it was refused; it waits for a newer one, or until `not_before`."""
 
     task: Task
     seen: Sequence | None = None
@@ -63,6 +68,7 @@ class _Wanted:
 @dataclass(slots=True)
 class _Flying:
     tasks: list[Task]
+    view: Sequence
     again_at: int
 
 
@@ -83,15 +89,15 @@ class Proposals:
         if task.id not in self._busy:
             self._wanted[task.id] = _Wanted(task)
 
-    def want_again(self, answered: Answered, *, seen: Sequence, now_ms: int) -> None:
-        """It was not accepted on a view that ended at `seen`: again on news, at the latest after a while.
+    def want_again(self, answered: Answered, now_ms: int) -> None:
+        """It was not accepted: again on a newer state than it was proposed on, at the latest after a while.
 
         Without an answer at once; where news cannot help (too early, or a bug) after a while only.
         """
         wanted = _Wanted(answered.task)
         if answered.refusal is not None:
             on_news = answered.refusal.code not in UNMOVED_BY_NEWS
-            wanted.seen = seen if on_news else None
+            wanted.seen = answered.view if on_news else None
             wanted.not_before = now_ms + self._bounds.backoff_ms * (1 if on_news else PATIENCE)
         self._wanted[answered.task.id] = wanted
 
@@ -131,36 +137,39 @@ class Proposals:
         self, tasks: list[Task], transactions: list[Transaction], view: Sequence, now_ms: int, next_id: "NextId"
     ) -> Propose:
         name = next_id()
-        self._flying[name] = _Flying(tasks, now_ms + self._bounds.proposal_ms)
+        self._flying[name] = _Flying(tasks, view, now_ms + self._bounds.proposal_ms)
         for task in tasks:
             self._busy[task.id] = None
         return Propose(proposal=Proposal(id=name, transactions=tuple(transactions), view_sequence=view))
 
     def answered(self, answer: ProposalAnswer) -> list[Answered]:
         """What the leader said to each task; a second answer to the same proposal says nothing."""
-        tasks = self._land(answer.id)
-        if len(tasks) != len(answer.outcomes):
-            return [Answered(task, None, None) for task in tasks]
+        flying = self._land(answer.id)
+        if flying is None:
+            return []
+        if len(flying.tasks) != len(answer.outcomes):
+            return _all(flying, None)
         return [
-            Answered(task, refusal, answer.sequence if refusal is None else None)
-            for task, refusal in zip(tasks, answer.outcomes, strict=True)
+            Answered(task, flying.view, refusal, answer.sequence if refusal is None else None)
+            for task, refusal in zip(flying.tasks, answer.outcomes, strict=True)
         ]
 
     def nobody(self, name: str) -> list[Answered]:
-        """Nobody was there to take the proposal."""
-        return [Answered(task, None, None) for task in self._land(name)]
+        """There was no leader to take the proposal."""
+        flying = self._land(name)
+        return [] if flying is None else _all(flying, NOBODY)
 
     def overdue(self, now_ms: int) -> list[Answered]:
         """Proposals that nobody answered in time: perhaps committed, perhaps not."""
         late = [name for name, flying in self._flying.items() if flying.again_at <= now_ms]
-        return [Answered(task, None, None) for name in late for task in self._land(name)]
+        landed = [flying for name in late if (flying := self._land(name)) is not None]
+        return [answered for flying in landed for answered in _all(flying, None)]
 
-    def _land(self, name: str) -> list[Task]:
+    def _land(self, name: str) -> _Flying | None:
         flying = self._flying.pop(name, None)
-        tasks = flying.tasks if flying is not None else []
-        for task in tasks:
+        for task in flying.tasks if flying is not None else ():
             del self._busy[task.id]
-        return tasks
+        return flying
 
     def deadline(self) -> int | None:
         """When something is overdue, or may be proposed again; proposals fly in the order in which they are due."""
@@ -174,6 +183,10 @@ class Proposals:
         self._wanted.clear()
         self._flying.clear()
         self._busy.clear()
+
+
+def _all(flying: _Flying, refusal: Refusal | None) -> list[Answered]:
+    return [Answered(task, flying.view, refusal, None) for task in flying.tasks]
 
 
 class NextId(Protocol):

@@ -71,6 +71,12 @@ class QuotaService:
     def sequence(self) -> Sequence:
         return self.state.sequence
 
+    @property
+    def unsettled(self) -> int:
+        """Messages held, requests undecided or in flight, proposals on their way: 0 at rest."""
+        undecided = len(self._evaluations.undecided) + len(self._evaluations)
+        return len(self._deliveries) + undecided + len(self._proposals)
+
     def _next_id(self) -> str:
         self._ids += 1
         return self._identity.token(self._ids)
@@ -223,7 +229,7 @@ class QuotaService:
             if isinstance(answered.task, Ruled):
                 self._evaluations.ruled(answered, answered.task, now_ms)
             elif answered.sequence is None:
-                self._proposals.want_again(answered, seen=self.state.sequence, now_ms=now_ms)
+                self._proposals.want_again(answered, now_ms)
 
     # --- active and passive -------------------------------------------------------------------------------
 

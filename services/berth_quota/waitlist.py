@@ -39,6 +39,7 @@ class Waitlist:
         self._driven: dict[Lane, None] = {}
         self._order: list[tuple[Rank, int, Lane]] = []
         self._parked: dict[str, dict[Lane, None]] = {}
+        self._blocked: dict[str, Rank] = {}
         self._serial = 0
 
     def __len__(self) -> int:
@@ -143,6 +144,7 @@ class Waitlist:
         """This process is not the active one any more: only what the ledger says is kept."""
         self._order.clear()
         self._parked.clear()
+        self._blocked.clear()
         self._driven.clear()
         self._woken.clear()
         for lane in list(self._lanes.values()):
@@ -178,7 +180,6 @@ class Waitlist:
         what is in flight is parked, and everybody after it who shares its limits: nothing overtakes.
         """
         self._start_woken()
-        blocked: dict[str, None] = {}
         while self._order and room() > 0:
             _, _, lane = heapq.heappop(self._order)
             lane.is_listed = False
@@ -191,18 +192,18 @@ class Waitlist:
                 self._push(place, lane)
                 continue
             scope = scope_of(self._state, lane.namespace)
-            ruling = Wait() if scope in blocked else self._judged(waiting)
+            if scope is not None and scope in self._blocked and self._blocked[scope] < place:
+                self._parked[scope][lane] = None
+                continue
+            ruling = judge(self._state, waiting.request, self.missing(waiting), self._assumed)
             if isinstance(ruling, Wait):
                 assert scope is not None, "only a limit makes anybody wait for what is in flight"
-                blocked[scope] = None
                 self._parked.setdefault(scope, {})[lane] = None
+                self._blocked[scope] = min(place, self._blocked.get(scope, place))
                 continue
             lane.take(waiting)
             rule(lane, waiting, ruling)
             self._list(lane)
-
-    def _judged(self, waiting: Waiting) -> Ruling:
-        return judge(self._state, waiting.request, self.missing(waiting), self._assumed)
 
     def sent(self, lane: Lane, waiting: Waiting) -> None:
         """It is in flight now."""
@@ -234,10 +235,12 @@ class Waitlist:
             self._unpark(scope)
 
     def _unpark(self, scope: str) -> None:
+        self._blocked.pop(scope, None)
         for lane in self._parked.pop(scope, ()):
             self._list(lane)
 
     def _unpark_all(self) -> None:
+        self._blocked.clear()
         parked, self._parked = self._parked, {}
         for lanes in parked.values():
             for lane in lanes:

@@ -41,7 +41,8 @@ from berth.messages.commands import (
     Verdict,
 )
 from berth.messages.decisions import Decision
-from berth.messages.envelope import tip_of
+from berth.messages.documents import NodeState
+from berth.messages.envelope import Record, tip_of
 from berth.messages.events import (
     AllocationPlaced,
     EventData,
@@ -78,7 +79,8 @@ class FirstFit:
         if overruled is not None:
             return overruled.model_copy(update={"attempt": item.attempt})
         wanted = request.charge.times(item.missing)
-        node = next((node for node in state.cluster.nodes.values() if wanted.fits_in(free_now(state, node))), None)
+        ready = [node for node in state.cluster.nodes.values() if node.state is NodeState.READY and not node.draining]
+        node = next((node for node in ready if wanted.fits_in(free_now(state, node))), None)
         if node is None:
             return outcome_of(item, Verdict.UNPLACEABLE, reasons=NO_ROOM, wake=CAPACITY, evaluated_at=state.sequence)
         known = state.queue.requests.get(request.key)
@@ -120,6 +122,7 @@ class Walk:
     hold_leader: bool = False
     nobody_evaluates: bool = False
     nobody_leads: bool = False
+    leader_behind_ms: int = 0
     leader: State = field(default_factory=State)
     services: list[QuotaService] = field(default_factory=list[QuotaService])
     evaluations: list[Evaluation] = field(default_factory=list[Evaluation])
@@ -136,6 +139,7 @@ class Walk:
         self._mail: deque[Callable[[], None]] = deque()
         self._asked: deque[tuple[QuotaService, Ask]] = deque()
         self._proposed: deque[tuple[QuotaService, Propose]] = deque()
+        self.deliveries: list[tuple[subjects.Subject, object, str, Delivery]] = []
         self._stored = 0
         self._records = [a_record(1, *self.setting, at=self.now)]
         self.leader.fold(self._records[0])
@@ -185,6 +189,7 @@ class Walk:
     def deliver(self, subject: subjects.Subject, body: object, namespace: str, *, run: bool = True) -> Delivery:
         self._stored += 1
         delivery = Delivery(stream="REQUESTS", stream_sequence=self._stored, count=1, handle=f"d{self._stored}")
+        self.deliveries.append((subject, body, namespace, delivery))
         self.redeliver(subject, body, namespace, delivery, run=run)
         return delivery
 
@@ -203,8 +208,14 @@ class Walk:
         """A command or a question to the first service; what it says is in `replies`."""
         self._hand(self.quota, Message(subject=subject, body=body, tokens=tokens, reply_to="me"))
 
+    def question(self, namespace: str = subjects.CLUSTER, **query: object) -> None:
+        """A client asks for `requests`."""
+        body = Query.model_validate(query, strict=False)
+        self.ask(subjects.QUERY, body, namespace=namespace, what="requests")
+
     def requests(self, namespace: str = subjects.CLUSTER, **query: object) -> QueryAnswer:
-        self.ask(subjects.QUERY, Query.model_validate(query), namespace=namespace, what="requests")
+        """What it is answered at once."""
+        self.question(namespace, **query)
         answer = self.replies[-1]
         assert isinstance(answer, QueryAnswer)
         return answer
@@ -219,7 +230,7 @@ class Walk:
     def commit(self, *transactions: Transaction) -> list[Refusal | None]:
         """Judged one after the other; what is lawful becomes a record, which everybody folds."""
         sequence = Sequence(self.leader.sequence + 1)
-        at = max(self.leader.at, self.now)
+        at = max(self.leader.at, self.now - self.leader_behind_ms)
         outcomes = [accept(self.leader, transaction, at, sequence) for transaction in transactions]
         lawful = [one for one, refusal in zip(transactions, outcomes, strict=True) if refusal is None]
         if lawful:
@@ -234,6 +245,9 @@ class Walk:
         """Somebody else brings this about, and then everybody acts on it."""
         assert self.commit(*transactions) == [None] * len(transactions)
         self.run()
+
+    def record(self, sequence: int) -> Record:
+        return self._records[sequence - 1]
 
     def _judge(self, service: QuotaService, proposal: Proposal) -> None:
         outcomes = self.commit(*proposal.transactions)
@@ -261,11 +275,12 @@ class Walk:
     def wait(self, milliseconds: int) -> None:
         """Time passes; what becomes due on the way is done in its order."""
         end = self.now + milliseconds
+        self.run()
         for _ in range(1_000):
             due = [time for service in self.services if (time := service.deadline()) is not None and time <= end]
             if not due:
                 break
-            assert min(due) > self.now or self.now == T0, "a deadline that has passed was not met"
+            assert min(due) > self.now, "a deadline that has passed was not met"
             self.now = max(self.now, min(due))
             self.run()
         else:
