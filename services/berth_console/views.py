@@ -25,7 +25,8 @@ Key = TypeVar("Key", bound=tuple[str, str])
 class Selection:
     """Which rows are wanted. `namespace` `_`: of all. `ids` empty: all; each bare or `namespace/id`.
 
-    `everything`: those that are over too. `decisions`: rows of requests with their decision. `after`: only rows behind this cursor.
+    `everything`: those that are over too. `decisions`: rows of requests with their decision.
+    `after`: only rows behind this cursor.
     """
 
     namespace: str = CLUSTER

@@ -6,9 +6,10 @@ from berth.ids import Namespace
 from berth.messages.events import Wake, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
+from berth.model.charging import quota_scope
 from berth.model.entitlement import Assumption, never, shortfall
 from berth.model.feasibility import reservation_reason
-from berth.model.ledger import State, quota_scope
+from berth.model.ledger import State
 from berth.resources import NOTHING, Resources
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from berth.ids import Namespace, RequestKey
 from berth.messages.events import WakeOn
 from berth.messages.requests import Request
+from berth.model.charging import CONFIGURATION
 from berth.model.cluster import AllocationState
 from berth.model.entitlement import Assumed
-from berth.model.ledger import CONFIGURATION, ChangeKey, State
+from berth.model.ledger import ChangeKey, State
 from berth.model.queue import RequestState
 from berth_quota.admission import Ruling, Wait, judge, scope_of
 from berth_quota.bounds import Bounds

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from berth.ids import Namespace
 from berth.messages.events import Wake, WakeOn
-from berth.model.ledger import CONFIGURATION, ChangeKey, State, quota_scope
+from berth.model.charging import CONFIGURATION, quota_scope
+from berth.model.ledger import ChangeKey, State
 from berth_quota.lanes import Lane, Waiting
 
 ANY_QUOTA: ChangeKey = (WakeOn.QUOTA, CONFIGURATION)

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from berth.ids import AllocationId, RequestKey
 from berth.messages.events import Event, HeldOnNode, How, ReservationActivated, ReservationHeld, Transaction
 from berth.messages.reasons import ReasonCode
+from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, Node
-from berth.model.ledger import State, draws_on
+from berth.model.ledger import State
 from berth.model.reservation import Reservation
 from berth.model.reservation_rules import is_due
 from berth.model.windows import free_now, times_that_fit

@@ -7,8 +7,9 @@ from berth.messages.documents import OnExpiry
 from berth.messages.envelope import RECORD_BYTES_MAX, RECORD_EVENTS_MAX
 from berth.messages.events import AllocationsEnded, Event, How, ReservationEnded, ReservationStatus, Transaction
 from berth.messages.reasons import ReasonCode
+from berth.model.charging import draws_on
 from berth.model.cluster import AllocationState
-from berth.model.ledger import State, draws_on
+from berth.model.ledger import State
 from berth.model.reservation import Reservation, ReservationState
 from berth.model.reservation_rules import is_due
 from berth_reservation.departures import departure

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from berth.ids import AllocationId, Attempt, NodeId, RequestKey, Sequence
 from berth.messages.events import AllocationPlaced
 from berth.messages.requests import Request
+from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, AllocationState
 from berth.model.feasibility import ends_at
-from berth.model.ledger import State, draws_on
+from berth.model.ledger import State
 
 
 def provisional(request: Request, name: AllocationId, node: NodeId, *, at: int) -> Allocation:

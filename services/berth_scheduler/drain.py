@@ -20,8 +20,9 @@ from berth.messages.events import (
 )
 from berth.messages.reasons import ReasonCode
 from berth.messages.requests import Request, Reschedule
+from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, AllocationState
-from berth.model.ledger import State, draws_on
+from berth.model.ledger import State
 from berth_scheduler.board import Board
 from berth_scheduler.departure import Cause, departures
 from berth_scheduler.placement import instance_names

@@ -10,8 +10,9 @@ from berth.ids import Sequence
 from berth.messages.commands import RefusalCode
 from berth.messages.envelope import Tip, tip_of, why_not_valid
 from berth.messages.events import RequestPlaced
+from berth.model.charging import recount_usage
 from berth.model.check import check
-from berth.model.ledger import State, recount_usage
+from berth.model.ledger import State
 from berth.sim.virtual_time import run
 from berth.wire.codec import decode_record
 from tests.builders import a_node, a_quota, a_request, placed

@@ -42,6 +42,7 @@ async def serving(settings: ConsoleSettings, receiver: Receiver, models: ReadMod
             uvicorn.Config(
                 application,
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 lifespan="off",

@@ -15,8 +15,9 @@ from berth.messages.decisions import QuotaClasses
 from berth.messages.documents import Preemption
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Borrow, Request, RequestPreemption
+from berth.model.charging import draws_on
 from berth.model.cluster import Allocation
-from berth.model.ledger import State, draws_on
+from berth.model.ledger import State
 from berth.model.lending import Lending, Member, Share, ancestors, is_circular, nominal_of
 from berth.model.quota import Amounts, Cohort, Quota, Quotas
 from berth.resources import BUILT_IN, CPU, NOTHING, Resources

@@ -40,7 +40,8 @@ from berth.messages.reasons import ReasonCode, sentence
 from berth.messages.requests import Effect, Request
 from berth.model import entitlement, feasibility, reservation_rules
 from berth.model.cluster import Allocation, AllocationState
-from berth.model.ledger import State, new_allocation
+from berth.model.folds import new_allocation
+from berth.model.ledger import State
 from berth.model.queue import SETTLED, RequestState
 
 LOST_TAINT = "berth/lost"

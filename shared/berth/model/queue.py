@@ -24,7 +24,7 @@ class RequestState(NamedTuple):
 
     `attempt` is the one that the next transaction must name; decisions were made for `attempt - 1`.
 
-    `live`: allocations that consume; `allocations`: all there ever were. `submitted_at`, `settled_at`: milliseconds UTC.
+    `live`: allocations that consume; `allocations`: all there ever were. Times are milliseconds UTC.
     `evaluated_at`: the sequence that the last refusal to place was judged on. `order`: sequence of submission.
     `decided`: sequence of its last change, `victims`: what its placement evicted, for the decision.
     """

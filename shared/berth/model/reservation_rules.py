@@ -21,8 +21,9 @@ from berth.messages.events import (
     Transaction,
 )
 from berth.messages.reasons import sentence
+from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, AllocationState
-from berth.model.ledger import State, draws_on
+from berth.model.ledger import State
 from berth.model.reservation import Reservation, ReservationState, unit_of
 from berth.model.windows import ends_by, free_now, overheld
 from berth.resources import NOTHING, Resources

@@ -8,8 +8,9 @@ those starts: it is enough to look there. Times are milliseconds UTC.
 from berth.ids import NodeId, ReservationId
 from berth.messages.documents import OnExpiry, time_text
 from berth.messages.reasons import Reason, ReasonCode
+from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, AllocationState, Node
-from berth.model.ledger import State, draws_on
+from berth.model.ledger import State
 from berth.model.reservation import CalendarPage, Load, Reservation, ReservationState, Window
 from berth.resources import NOTHING, Resources, resources
 

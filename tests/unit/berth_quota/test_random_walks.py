@@ -9,8 +9,8 @@ from berth.messages.commands import Verdict
 from berth.messages.events import RequestStatus
 from berth.messages.requests import Request
 from berth.model.answers import decision_of
+from berth.model.charging import recount_usage
 from berth.model.entitlement import shortfall
-from berth.model.ledger import recount_usage
 from berth.model.windows import free_now
 from tests.builders import HOUR, TEAM_A, TEAM_B, a_node, a_quota
 from tests.unit.berth_quota.settings_of_walks import a_walk, cores, wants

@@ -21,8 +21,9 @@ from berth.messages.commands import (
 from berth.messages.documents import RESERVATION
 from berth.messages.envelope import Record
 from berth.messages.events import Event, EventData, ReservationActivated, ReservationEnded, Transaction
+from berth.model.charging import recount_usage
 from berth.model.check import accept
-from berth.model.ledger import State, recount_usage
+from berth.model.ledger import State
 from berth.model.reservation import Reservation
 from berth_reservation.pace import USUAL, Pace
 from berth_reservation.service import ReservationService

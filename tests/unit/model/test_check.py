@@ -27,8 +27,9 @@ from berth.messages.events import (
 )
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
+from berth.model.charging import recount_usage
 from berth.model.check import accept, check
-from berth.model.ledger import State, recount_usage
+from berth.model.ledger import State
 from berth.resources import Resources
 from tests.builders import SECOND, T0, a_node, a_quota, a_request, a_state, ended, happened, placed, submitted
 

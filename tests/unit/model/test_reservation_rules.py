@@ -24,8 +24,9 @@ from berth.messages.events import (
     about,
 )
 from berth.messages.reasons import Reason, ReasonCode
+from berth.model.charging import recount_usage
 from berth.model.check import check
-from berth.model.ledger import State, recount_usage
+from berth.model.ledger import State
 from tests.builders import (
     HOUR,
     MINUTE,

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from berth.ids import NodeId, ReservationId
 from berth.messages.documents import OnExpiry
+from berth.model.charging import recount_usage
 from berth.model.cluster import Node
-from berth.model.ledger import State, recount_usage
+from berth.model.ledger import State
 from berth.model.windows import free_now, units_that_fit, window_reason
 from berth.resources import Resources
 from tests.builders import T0, a_node, a_request, a_reservation, a_state, activated, happened, placed

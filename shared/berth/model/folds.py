@@ -1,0 +1,380 @@
+"""What each event does to the state: one function per type. Called by `State.fold_event` alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from berth.ids import Attempt, CohortName, Sequence
+from berth.messages.documents import NodeState
+from berth.messages.events import (
+    AllocationPlaced,
+    AllocationsEnded,
+    AllocationsReleasing,
+    CohortRemoved,
+    CohortSet,
+    DigestsRecorded,
+    Event,
+    How,
+    LeaderElected,
+    LedgerCreated,
+    NodeChanged,
+    NodeLeft,
+    NodeLost,
+    NodeRegistered,
+    QuotaRemoved,
+    QuotaSet,
+    RequestEnded,
+    RequestPlaced,
+    RequestQueued,
+    RequestsForgotten,
+    RequestStatus,
+    RequestSubmitted,
+    ReservationActivated,
+    ReservationCreated,
+    ReservationEnded,
+    ReservationHeld,
+    StartPromised,
+    WakeOn,
+)
+from berth.model.charging import CONFIGURATION, charge, quota_scope, uncharge
+from berth.model.cluster import Allocation, AllocationState, Node
+from berth.model.queue import RequestState
+from berth.model.quota import Cohort, Quota
+from berth.model.reservation import Reservation, ReservationState, ended
+
+if TYPE_CHECKING:
+    from berth.model.ledger import State
+
+STATE_AFTER: dict[How, AllocationState] = {
+    How.RELEASED: AllocationState.RELEASED,
+    How.EVICTED: AllocationState.EVICTED,
+    How.EXPIRED: AllocationState.EXPIRED,
+    How.LOST: AllocationState.LOST,
+}
+
+
+def _ledger_created(state: "State", _event: Event, data: LedgerCreated, _at: int, _sequence: Sequence) -> None:
+    assert state.tip is None, "I4: LedgerCreated is the first event"
+    state.ledger_id, state.members, state.level = data.ledger_id, data.members, data.level
+
+
+def _leader_elected(_state: "State", _event: Event, _data: LeaderElected, _at: int, _sequence: Sequence) -> None:
+    """The record itself carries term, leader and barrier; the tip keeps them."""
+
+
+def _digests_recorded(state: "State", _event: Event, data: DigestsRecorded, _at: int, sequence: Sequence) -> None:
+    mine = state.digests()
+    assert data.digests == mine, f"I11: at {sequence} the ledger says {data.digests}, this fold has {mine}"
+    state.digests_at.put("", sequence)
+
+
+def _node_registered(state: "State", _event: Event, data: NodeRegistered, _at: int, sequence: Sequence) -> None:
+    before = state.cluster.nodes.get(data.node)
+    node = Node(
+        id=data.node,
+        capacity=data.capacity,
+        reserved=data.reserved,
+        labels=data.labels,
+        taints=data.taints,
+        schedulable=before.schedulable if before else True,
+        draining=before.draining if before else False,
+        changed=sequence,
+    )
+    state.cluster.nodes.put(node.id, node)
+    if node.id in state.cluster.lost:
+        state.cluster.lost.drop(node.id)
+    _node_touched(state, sequence)
+
+
+def _node_changed(state: "State", _event: Event, data: NodeChanged, _at: int, sequence: Sequence) -> None:
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("capacity", "reserved", "labels", "taints", "schedulable", "draining")
+        if (value := getattr(data, name)) is not None
+    }
+    node = state.cluster.nodes[data.node]
+    state.cluster.nodes.put(node.id, replace(node, changed=sequence, **changes))
+    _node_touched(state, sequence)
+
+
+def _node_lost(state: "State", _event: Event, data: NodeLost, at: int, sequence: Sequence) -> None:
+    node = state.cluster.nodes[data.node]
+    state.cluster.nodes.put(node.id, replace(node, state=NodeState.LOST, lost_at=at, changed=sequence))
+    state.cluster.lost.put(node.id, None)
+    state.touch(WakeOn.NODES, "", sequence)
+
+
+def _node_left(state: "State", _event: Event, data: NodeLeft, _at: int, sequence: Sequence) -> None:
+    assert not state.cluster.on_node(data.node), f"I9: {data.node} leaves with live allocations"
+    state.cluster.nodes.drop(data.node)
+    if data.node in state.cluster.lost:
+        state.cluster.lost.drop(data.node)
+    state.touch(WakeOn.NODES, "", sequence)
+
+
+def _node_touched(state: "State", sequence: Sequence) -> None:
+    state.touch(WakeOn.NODES, "", sequence)
+    state.touch(WakeOn.CAPACITY, "", sequence)
+
+
+def _quota_set(state: "State", event: Event, data: QuotaSet, _at: int, sequence: Sequence) -> None:
+    assert event.namespace is not None
+    quota = Quota(
+        namespace=event.namespace,
+        hard=data.hard,
+        soft=data.soft,
+        burst_percent=data.burst_percent,
+        grace_seconds=data.grace_seconds,
+        cohort=CohortName(data.cohort) if data.cohort else None,
+        borrowing_limit=data.borrowing_limit,
+        lending_limit=data.lending_limit,
+        weight_permille=data.weight_permille,
+        reclaim=data.reclaim,
+        preemption=data.preemption,
+        sequence=sequence,
+    )
+    state.quotas.quotas.put(event.namespace, quota)
+    state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
+
+
+def _quota_removed(state: "State", event: Event, _data: QuotaRemoved, _at: int, sequence: Sequence) -> None:
+    assert event.namespace is not None
+    state.quotas.quotas.drop(event.namespace)
+    state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
+
+
+def _cohort_set(state: "State", _event: Event, data: CohortSet, _at: int, sequence: Sequence) -> None:
+    cohort = Cohort(
+        name=CohortName(data.name),
+        parent=CohortName(data.parent) if data.parent else None,
+        soft=data.soft,
+        borrowing_limit=data.borrowing_limit,
+        lending_limit=data.lending_limit,
+        weight_permille=data.weight_permille,
+        sequence=sequence,
+    )
+    state.quotas.cohorts.put(cohort.name, cohort)
+    state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
+
+
+def _cohort_removed(state: "State", _event: Event, data: CohortRemoved, _at: int, sequence: Sequence) -> None:
+    state.quotas.cohorts.drop(CohortName(data.name))
+    state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
+
+
+def _request_submitted(state: "State", event: Event, data: RequestSubmitted, at: int, sequence: Sequence) -> None:
+    key = data.request.key
+    assert key == event.key, f"I8: the event of {event.key} carries the body of {key}"
+    assert key not in state.queue.requests, f"I8: {key} is submitted twice"
+    state.queue.put(
+        RequestState(
+            request=data.request,
+            digest=data.digest,
+            status=RequestStatus.QUEUED,
+            attempt=Attempt(1),
+            order=sequence,
+            submitted_at=at,
+            decided=sequence,
+            decided_at=at,
+            traceparent=event.traceparent,
+        )
+    )
+
+
+def _request_of(state: "State", event: Event) -> RequestState:
+    assert event.key is not None, f"I8: {event.type} names no request"
+    return state.queue.requests[event.key]
+
+
+def _request_queued(state: "State", event: Event, data: RequestQueued, _at: int, _sequence: Sequence) -> None:
+    request = _request_of(state, event)
+    state.queue.put(
+        request._replace(
+            status=RequestStatus.QUEUED,
+            reasons=data.reasons,
+            wake=data.wake,
+            evaluated_at=data.evaluated_at,
+        )
+    )
+
+
+def _request_placed(state: "State", event: Event, data: RequestPlaced, at: int, sequence: Sequence) -> None:
+    request = _request_of(state, event)
+    state.touch(WakeOn.PLACEMENT, "", sequence)
+    for placed in data.allocations:
+        allocation = new_allocation(request, placed, at=at, sequence=sequence)
+        state.cluster.add(allocation)
+        charge(state, allocation)
+    state.queue.put(
+        request._replace(
+            status=RequestStatus.PLACED,
+            live=request.live + tuple(placed.id for placed in data.allocations),
+            allocations=request.allocations + tuple(placed.id for placed in data.allocations),
+            reasons=(),
+            wake=(),
+            promised_start=None,
+        )
+    )
+
+
+def new_allocation(request: RequestState, placed: AllocationPlaced, *, at: int, sequence: Sequence) -> Allocation:
+    """The allocation that `RequestPlaced` brings about (also what a scheduler assumes before it is committed)."""
+    body = request.request
+    return Allocation(
+        id=placed.id,
+        namespace=body.namespace,
+        request=body.id,
+        node=placed.node,
+        charge=placed.charge,
+        state=AllocationState.PLACED,
+        labels=body.labels,
+        priority=body.priority,
+        anti_affinity=body.anti_affinity,
+        placed_at=at,
+        ends_at=None if body.duration_seconds is None else at + body.duration_seconds * 1000,
+        reservation=body.reservation,
+        sequence=sequence,
+    )
+
+
+def _start_promised(state: "State", event: Event, data: StartPromised, _at: int, _sequence: Sequence) -> None:
+    state.queue.put(_request_of(state, event)._replace(promised_start=data.start))
+
+
+def _allocations_releasing(
+    state: "State", event: Event, data: AllocationsReleasing, _at: int, sequence: Sequence
+) -> None:
+    assert event.namespace is not None
+    for name in data.ids:
+        allocation = state.cluster.allocations[event.namespace, name]
+        state.cluster.change(
+            allocation.moved(
+                AllocationState.RELEASING, until=data.until, how=data.how, reason=data.reason, sequence=sequence
+            )
+        )
+
+
+def _allocations_ended(state: "State", event: Event, data: AllocationsEnded, at: int, sequence: Sequence) -> None:
+    assert event.namespace is not None
+    request = _request_of(state, event)
+    for name in data.ids:
+        before = state.cluster.allocations[event.namespace, name]
+        assert before.is_live, f"I8: {name} ends twice"
+        state.cluster.change(
+            before.moved(STATE_AFTER[data.how], how=data.how, reason=data.reason, until=None, sequence=sequence)
+        )
+        uncharge(state, before, at)
+    gone = set(data.ids)
+    state.queue.put(request._replace(live=tuple(name for name in request.live if name not in gone)))
+    state.touch(WakeOn.CAPACITY, "", sequence)
+    state.touch(WakeOn.QUOTA, quota_scope(state, event.namespace), sequence)
+
+
+def _request_ended(state: "State", event: Event, data: RequestEnded, _at: int, _sequence: Sequence) -> None:
+    request = _request_of(state, event)
+    assert not request.live, f"I8: {event.key} ends with live allocations"
+    state.queue.put(request._replace(status=data.status, ended=data.reason, reasons=data.reasons, wake=()))
+
+
+def _requests_forgotten(state: "State", event: Event, data: RequestsForgotten, _at: int, _sequence: Sequence) -> None:
+    assert event.namespace is not None
+    for request in data.requests:
+        key = (event.namespace, request)
+        for name in state.queue.requests[key].allocations:
+            state.cluster.allocations.drop((event.namespace, name))
+        state.queue.forget(key)
+
+
+def _reservation_created(state: "State", event: Event, data: ReservationCreated, _at: int, sequence: Sequence) -> None:
+    assert event.namespace is not None
+    body = data.reservation
+    assert body.id not in state.reservations.reservations, f"I11: {body.id} is created twice"
+    state.reservations.put(
+        Reservation(
+            id=body.id,
+            namespace=event.namespace,
+            body=body,
+            digest=data.digest,
+            state=ReservationState.PENDING,
+            created=sequence,
+            changed=sequence,
+        )
+    )
+
+
+def _reservation_held(state: "State", _event: Event, data: ReservationHeld, _at: int, sequence: Sequence) -> None:
+    reservation = state.reservations.reservations[data.reservation]
+    assert reservation.state in (ReservationState.PENDING, ReservationState.HELD), f"I11: {reservation.id} is not open"
+    holds = tuple((held.node, held.count) for held in data.nodes)
+    state.reservations.put(replace(reservation, state=ReservationState.HELD, holds=holds, changed=sequence))
+    _reservation_touched(state, reservation, sequence)
+
+
+def _reservation_activated(
+    state: "State", _event: Event, data: ReservationActivated, at: int, sequence: Sequence
+) -> None:
+    reservation = state.reservations.reservations[data.reservation]
+    assert reservation.state is ReservationState.HELD, f"I11: {reservation.id} is {reservation.state}, not held"
+    reservation = replace(reservation, state=ReservationState.ACTIVE, changed=sequence)
+    state.reservations.put(reservation)
+    state.reservations.idle_since.put(reservation.id, at)
+    for allocation in _of_reservation(state, reservation):
+        state.quotas.release(allocation.namespace, allocation.charge)
+        state.reservations.draw(reservation.id, allocation.node, allocation.charge)
+    state.quotas.charge(reservation.namespace, state.reservations.charged(reservation))
+    _reservation_touched(state, reservation, sequence)
+
+
+def _reservation_ended(state: "State", _event: Event, data: ReservationEnded, _at: int, sequence: Sequence) -> None:
+    reservation = state.reservations.reservations[data.reservation]
+    was_active = reservation.state is ReservationState.ACTIVE
+    if was_active:
+        state.quotas.release(reservation.namespace, state.reservations.charged(reservation))
+        state.reservations.forget_use(reservation)
+    state.reservations.put(ended(reservation, data.status, sequence))
+    for allocation in _of_reservation(state, reservation) if was_active else ():
+        state.quotas.charge(allocation.namespace, allocation.charge)
+    _reservation_touched(state, reservation, sequence)
+
+
+def _of_reservation(state: "State", reservation: Reservation) -> list[Allocation]:
+    """What runs where the reservation holds and names it: draws on it while it is active (not what is only assumed)."""
+    return [
+        allocation
+        for node, _ in reservation.holds
+        for allocation in state.cluster.on_node(node).values()
+        if allocation.reservation == reservation.id and allocation.key in state.cluster.allocations
+    ]
+
+
+def _reservation_touched(state: "State", reservation: Reservation, sequence: Sequence) -> None:
+    state.touch(WakeOn.RESERVATION, reservation.id, sequence)
+    state.touch(WakeOn.CAPACITY, "", sequence)
+    state.touch(WakeOn.QUOTA, quota_scope(state, reservation.namespace), sequence)
+
+
+FOLDS: dict[type, Callable[["State", Event, Any, int, Sequence], None]] = {
+    LedgerCreated: _ledger_created,
+    LeaderElected: _leader_elected,
+    DigestsRecorded: _digests_recorded,
+    NodeRegistered: _node_registered,
+    NodeChanged: _node_changed,
+    NodeLost: _node_lost,
+    NodeLeft: _node_left,
+    QuotaSet: _quota_set,
+    QuotaRemoved: _quota_removed,
+    CohortSet: _cohort_set,
+    CohortRemoved: _cohort_removed,
+    RequestSubmitted: _request_submitted,
+    RequestQueued: _request_queued,
+    RequestPlaced: _request_placed,
+    StartPromised: _start_promised,
+    AllocationsReleasing: _allocations_releasing,
+    AllocationsEnded: _allocations_ended,
+    RequestEnded: _request_ended,
+    RequestsForgotten: _requests_forgotten,
+    ReservationCreated: _reservation_created,
+    ReservationHeld: _reservation_held,
+    ReservationActivated: _reservation_activated,
+    ReservationEnded: _reservation_ended,
+}
