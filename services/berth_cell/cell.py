@@ -5,7 +5,9 @@ Records are real bytes: encoded, hashed, decoded and folded by every service, as
 """
 
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Listing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from berth import subjects
@@ -25,40 +27,66 @@ from berth.effects import (
     Service,
     in_order,
 )
-from berth.ids import LedgerId, Namespace, RequestId, RequestKey, Sequence, Term
-from berth.messages.commands import ReleaseBatch, RequestBatch
+from berth.ids import LedgerId, Namespace, NodeId, RequestId, RequestKey, Sequence, Term
+from berth.messages.commands import Heartbeat, ProposalAnswer, ReleaseBatch, RequestBatch
 from berth.messages.decisions import Decision
-from berth.messages.envelope import why_not_valid
+from berth.messages.documents import NodeState
+from berth.messages.envelope import Record, why_not_valid
 from berth.messages.requests import Request
 from berth.model.ledger import State
 from berth.wire.codec import RecordHead, decode_proposal, decode_record, encode_event, encode_proposal, encode_record
 from berth_cell.seed import Dated
+from berth_quota.bounds import USUAL
 from berth_quota.service import QuotaService
 from berth_raft.commit import Answer, Committer, barrier, first_record
 from berth_reservation.service import ReservationService
 from berth_scheduler.service import SchedulerService
 
 LEADER = "cell"
+CLIENT = "client"
 STEPS_MAX = 1_000_000
 """More than this without rest is a loop between services: a bug that must not hang its caller."""
+ANSWERED_WITHIN_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What passed from hand to hand at `at_ms` (milliseconds UTC). `by`: the role it came from.
+
+    A Message is a client's, an agent's or an operator's; an Effect is a service's; the rest is the leader's.
+    """
+
+    at_ms: int
+    by: str
+    what: Message | Effect | Record | ProposalAnswer
 
 
 class Cell:
-    """One cluster at one instant. `state` is the leader's; the services fold the same records into their own."""
+    """One cluster at one instant. `state` is the leader's; the services fold the same records into their own.
 
-    def __init__(self, *, at_ms: int, seed: str = "", history: Listing[Dated] = ()) -> None:
-        """`history` is folded as it stands (see `seed`), without effects; then the services start."""
+    `watch` is told every step. Agents of ready nodes beat while time passes, but for those in `silent`.
+    """
+
+    def __init__(self, *, at_ms: int, seed: str = "", history: Listing[Dated] = (), drives_queued: bool = True) -> None:
+        """`history` is folded as it stands (see `seed`), without effects; then the services start.
+
+        Without `drives_queued` what is queued stays so, whatever happens.
+        """
+        self.watch: Callable[[Step], None] = _unwatched
+        self.silent: set[NodeId] = set()
         self.now_ms = at_ms
         self.state = State()
         self.ledger: list[bytes] = []
         self.decisions: dict[RequestKey, Decision] = {}
         self.unacknowledged: dict[int, Delivery] = {}
         self.dead_letters: list[DeadLetter] = []
-        self.quota = QuotaService(Identity(user="quota-1", boot="cell"))
+        bounds = USUAL if drives_queued else replace(USUAL, failures_max=0)
+        self.quota = QuotaService(Identity(user="quota-1", boot="cell"), bounds)
         self.scheduler = SchedulerService(Identity(user="scheduler-1", boot="cell"), seed=seed)
         self.reservation = ReservationService(Identity(user="reservation-1", boot="cell"))
         self.services: tuple[Service, ...] = (self.quota, self.scheduler, self.reservation)
-        self._answers: list[tuple[str, Any]] = []
+        self._answers: dict[str, Any] = {}
+        self._asked = 0
         self._inboxes: dict[str, Service] = {}
         self._messages: deque[tuple[Service, Message]] = deque()
         self._delivered = 0
@@ -66,7 +94,9 @@ class Cell:
         self._begin(began)
         for at, transaction in history:
             self._write_history(at, [encode_event(event) for event in transaction])
-        self._committer = Committer(self.state, leader=LEADER, monotonic_us=lambda: 0, may_be_lost=lambda _node: True)
+        self._committer = Committer(
+            self.state, leader=LEADER, monotonic_us=lambda: 0, may_be_lost=self.silent.__contains__
+        )
         for service in self.services:
             self._perform(service, service.started(at_ms))
         self.run()
@@ -113,9 +143,11 @@ class Cell:
             record = decode_record(flush.payload)
             answers = self._committer.appended()
             self.ledger.append(flush.payload)
+            self._passed("leader", record)
             for service in self.services:
                 self._perform(service, service.fold(record, self.now_ms))
         for answer in answers:
+            self._passed("leader", answer.body)
             service = self._inboxes.pop(answer.body.id)
             message = Message(subject=subjects.COMMIT, body=answer.body, tokens={}, token=answer.body.id)
             self._messages.append((service, message))
@@ -127,14 +159,17 @@ class Cell:
         assert requests, "an empty batch is nobody's request"
         namespace = requests[0].namespace
         body = RequestBatch(namespace=namespace, requests=tuple(requests))
-        self._deliver(subjects.REQUEST, body, namespace)
+        self.store(subjects.REQUEST, body, namespace)
+        self.run()
 
     def release(self, namespace: Namespace, requests: Listing[RequestId]) -> None:
         """Give back what these requests hold, or take them out of the queue."""
         body = ReleaseBatch(namespace=namespace, requests=tuple(requests))
-        self._deliver(subjects.RELEASE, body, namespace)
+        self.store(subjects.RELEASE, body, namespace)
+        self.run()
 
-    def _deliver(self, subject: subjects.Subject, body: Any, namespace: Namespace) -> None:
+    def store(self, subject: subjects.Subject, body: Any, namespace: str) -> None:
+        """The work queue has a message for the quota service, which it is handed by the next `run`."""
         self._delivered += 1
         delivery = Delivery(
             stream=subjects.REQUESTS_STREAM.name,
@@ -144,29 +179,45 @@ class Cell:
         )
         self.unacknowledged[self._delivered] = delivery
         message = Message(subject=subject, body=body, tokens={"namespace": namespace}, delivery=delivery)
+        self._passed(CLIENT, message)
         self._messages.append((self.quota, message))
-        self.run()
 
     def ask(self, subject: subjects.Subject, body: Any, **tokens: str) -> Any:
-        """A command with an answer, such as a reservation or a quota; runs until quiet.
+        """A command with an answer, such as a reservation or a quota; time passes until it is answered.
 
         Raises:
-            LookupError: no service answered.
+            LookupError: no service answered within ANSWERED_WITHIN_MS.
         """
-        token = f"ask-{len(self._answers)}"
-        service = next(one for one in self.services if subject in one.subscriptions)
-        self._messages.append((service, Message(subject=subject, body=body, tokens=tokens, reply_to=token)))
+        self._asked += 1
+        token = f"ask-{self._asked}"
+        message = Message(subject=subject, body=body, tokens=tokens, reply_to=token)
+        self._passed(CLIENT, message)
+        self._messages.append((self._who_answers(subject), message))
         self.run()
-        return next(answer for to, answer in self._answers if to == token)
+        give_up = self.now_ms + ANSWERED_WITHIN_MS
+        while token not in self._answers:
+            due = self._next_deadline()
+            if due is None or due > give_up:
+                raise LookupError(f"nobody has answered {subject.template}")
+            self.advance(due)
+        return self._answers.pop(token)
 
     def advance(self, to_ms: int) -> None:
         """Let time pass; timers that come due on the way act in their order."""
         while (due := self._next_deadline()) is not None and due <= to_ms:
             self.now_ms = max(self.now_ms, due)
+            self._beat()
             for service in self.services:
                 self._perform(service, service.settle(self.now_ms))
             self.run()
         self.now_ms = max(self.now_ms, to_ms)
+
+    def _beat(self) -> None:
+        for name, node in self.state.cluster.nodes.items():
+            if node.state is NodeState.READY and name not in self.silent:
+                beat = Heartbeat(node=name, session="cell")
+                message = Message(subject=subjects.NODE_HEARTBEAT, body=beat, tokens={"node": name})
+                self._perform(self.scheduler, self.scheduler.handle(message, self.now_ms))
 
     def _next_deadline(self) -> int | None:
         times = [due for service in self.services if (due := service.deadline()) is not None]
@@ -191,6 +242,7 @@ class Cell:
 
     def _perform(self, service: Service, effects: list[Effect]) -> None:
         for effect in in_order(effects):
+            self._passed(service.role, effect)
             match effect:
                 case Propose(proposal=proposal):
                     self._inboxes[proposal.id] = service
@@ -206,6 +258,8 @@ class Cell:
                     self._answer(to, effect.body)
                 case Publish(body=Decision() as decision):
                     self.decisions[decision.namespace, decision.request] = decision
+                case Publish(subject=subjects.REQUEST, body=None):
+                    self.store(subjects.REQUEST, None, subjects.CLUSTER)
                 case Acknowledge(delivery=delivery):
                     self.unacknowledged.pop(delivery.stream_sequence, None)
                 case DeadLetter():
@@ -219,6 +273,13 @@ class Cell:
     def _answer(self, to: str, body: Any) -> None:
         asker = self._inboxes.get(to)
         if asker is None:
-            self._answers.append((to, body))
+            self._answers[to] = body
         else:
             self._messages.append((asker, Message(subject=subjects.EVALUATE, body=body, tokens={}, token=to)))
+
+    def _passed(self, by: str, what: Message | Effect | Record | ProposalAnswer) -> None:
+        self.watch(Step(at_ms=self.now_ms, by=by, what=what))
+
+
+def _unwatched(step: Step) -> None:
+    del step

@@ -3,9 +3,10 @@
 from collections.abc import Sequence as Listing
 
 from berth.errors import InvalidCommand, Problem
+from berth.ids import RequestKey
 from berth.messages.decisions import Decision, NodeVerdict, PlanResult
 from berth.messages.documents import ClusterDocument
-from berth.messages.events import Transaction
+from berth.messages.events import RequestStatus, Transaction
 from berth.messages.requests import Request
 from berth.model.cluster import utilization
 from berth.model.ledger import State
@@ -25,10 +26,17 @@ def plan(
 ) -> PlanResult:
     """Decide `requests` in order on a copy of `state` at `at_ms` (milliseconds UTC), after `changes`.
 
+    What waits in `state` goes on waiting, unless it stands in `requests`: then it is decided as if it came now.
     `salt` varies the strategy `random`. `state` itself is not touched.
     """
-    history = [*seed.of_state(state), *((at_ms, transaction) for transaction in changes)]
-    return _decide(Cell(at_ms=at_ms, seed=salt, history=history), requests, explain=explain)
+    anew = frozenset(request.key for request in requests if _waits(state, request.key))
+    history = [*seed.of_state(state, without=anew), *((at_ms, transaction) for transaction in changes)]
+    return _decide(Cell(at_ms=at_ms, seed=salt, history=history, drives_queued=False), requests, explain=explain)
+
+
+def _waits(state: State, key: RequestKey) -> bool:
+    known = state.queue.requests.get(key)
+    return known is not None and known.status is RequestStatus.QUEUED and not known.live
 
 
 def plan_document(
@@ -41,7 +49,8 @@ def plan_document(
     """
     _refuse_doubles(requests)
     now = at_ms if cluster.now is None else cluster.now
-    cell = Cell(at_ms=now, seed=salt, history=seed.of_document(cluster, at_ms=now))
+    history = seed.of_document(cluster, at_ms=now)
+    cell = Cell(at_ms=now, seed=salt, history=history, drives_queued=False)
     return _decide(cell, requests, explain=explain)
 
 

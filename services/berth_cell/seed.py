@@ -7,15 +7,13 @@ may break what transactions promise.
 from collections.abc import Iterator
 from itertools import groupby
 
-from berth.ids import AllocationId, Attempt, CohortName, NodeId, ReservationId, Sequence
+from berth.ids import AllocationId, Attempt, CohortName, RequestKey, Sequence
+from berth.messages.commands import Refusal
 from berth.messages.documents import (
     AllocationDocument,
     ClusterDocument,
-    CohortDocument,
     NodeDocument,
     NodeState,
-    QuotaDocument,
-    ReservationDocument,
 )
 from berth.messages.events import (
     AllocationPlaced,
@@ -37,13 +35,16 @@ from berth.messages.events import (
     Transaction,
     about,
 )
-from berth.messages.requests import Capacity, Request
+from berth.messages.requests import Request
 from berth.model.cluster import Allocation, Node
 from berth.model.ledger import State
 from berth.model.quota import Cohort
 from berth.model.reservation import ReservationState
-from berth.resources import DEFAULT_INSTANCES, Resources
-from berth.wire.codec import body_digest, request_digest
+from berth.resources import ONE_INSTANCE
+from berth.wire.codec import request_digest
+from berth_quota.administration import cohort_set, quota_set
+from berth_reservation.booking import choose, digest_of, normalised
+from berth_scheduler.node_events import node_registered
 
 Dated = tuple[int, Transaction]
 """A transaction and its `at` in milliseconds UTC."""
@@ -59,10 +60,10 @@ def of_document(document: ClusterDocument, *, at_ms: int) -> list[Dated]:
     setting: list[Dated] = [(began, transaction) for transaction in _nodes(document.nodes)]
     setting += [(began, (cohort_set(cohort),)) for cohort in document.cohorts]
     setting += [(began, (quota_set(quota),)) for quota in document.quotas]
+    setting += [(at, transaction) for at, transaction in placed if at < at_ms]
     return (
         setting
-        + [(at, transaction) for at, transaction in placed if at < at_ms]
-        + _reservations(document, at_ms)
+        + _reservations(document, setting, at_ms)
         + [(at, transaction) for at, transaction in placed if at >= at_ms]
     )
 
@@ -71,61 +72,12 @@ def _nodes(nodes: tuple[NodeDocument, ...]) -> Iterator[Transaction]:
     for node in nodes:
         if node.state is NodeState.LEFT:
             continue
-        events = [node_registered(node)]
+        events = [Event(node_registered(node))]
         if not node.schedulable:
             events.append(Event(NodeChanged(node=node.id, schedulable=False)))
         if node.state is NodeState.LOST:
             events.append(Event(NodeLost(node=node.id)))
         yield tuple(events)
-
-
-def node_registered(node: NodeDocument) -> Event:
-    """The event of a node's document; instances not said are 110."""
-    capacity = node.capacity.vector
-    if node.capacity.instances is None:
-        capacity = capacity + Resources(instances=DEFAULT_INSTANCES)
-    return Event(
-        NodeRegistered(
-            node=node.id, capacity=capacity, reserved=node.reserved.vector, labels=node.labels, taints=node.taints
-        )
-    )
-
-
-def quota_set(quota: QuotaDocument) -> Event:
-    """The event of a quota's document."""
-    return Event(
-        QuotaSet(
-            hard=quota.hard.said(),
-            soft=quota.soft.said(),
-            cohort=quota.cohort,
-            burst_percent=quota.burst_percent,
-            grace_seconds=quota.grace_seconds,
-            borrowing_limit=_limit(quota.borrowing_limit),
-            lending_limit=_limit(quota.lending_limit),
-            weight_permille=quota.weight_permille,
-            reclaim=quota.reclaim,
-            preemption=quota.preemption,
-        ),
-        quota.namespace,
-    )
-
-
-def cohort_set(cohort: CohortDocument) -> Event:
-    """The event of a cohort's document."""
-    return Event(
-        CohortSet(
-            name=cohort.name,
-            parent=cohort.parent,
-            soft=cohort.soft.said(),
-            borrowing_limit=_limit(cohort.borrowing_limit),
-            lending_limit=_limit(cohort.lending_limit),
-            weight_permille=cohort.weight_permille,
-        )
-    )
-
-
-def _limit(amounts: Capacity | None) -> dict[str, int] | None:
-    return None if amounts is None else amounts.said()
 
 
 def _allocations(document: ClusterDocument, at_ms: int) -> Iterator[Dated]:
@@ -151,7 +103,7 @@ def _running(instances: list[AllocationDocument], at: int) -> Transaction:
         duration_seconds=None if first.ends_at is None else max(1, (first.ends_at - at + 999) // 1000),
     )
     placed = tuple(
-        AllocationPlaced(id=AllocationId(one.id), node=one.node, charge=one.resources.vector + Resources(instances=1))
+        AllocationPlaced(id=AllocationId(one.id), node=one.node, charge=one.resources.vector + ONE_INSTANCE)
         for one in instances
     )
     return (
@@ -160,54 +112,42 @@ def _running(instances: list[AllocationDocument], at: int) -> Transaction:
     )
 
 
-def _reservations(document: ClusterDocument, at_ms: int) -> list[Dated]:
-    """Held on the named nodes in their order; active when the start is not after `at_ms`."""
+def _reservations(document: ClusterDocument, setting: list[Dated], at_ms: int) -> list[Dated]:
+    """Held where the reservation service would hold them; active when the start is not after `at_ms`."""
+    if not document.reservations:
+        return []
+    state = State()
+    for at, transaction in setting:
+        state.fold_transaction(transaction, at=at, sequence=Sequence(0))
     found: list[Dated] = []
     for reservation in document.reservations:
-        body = reservation_body(reservation, at_ms=at_ms)
-        holds = _spread_over(reservation, [node.id for node in document.nodes])
-        created = Event(ReservationCreated(reservation=body, digest=body_digest(body)), reservation.namespace)
-        held = Event(ReservationHeld(reservation=body.id, nodes=holds), reservation.namespace)
+        body = normalised(reservation, at_ms)
+        created = Event(ReservationCreated(reservation=body, digest=digest_of(reservation)), reservation.namespace)
+        held = Event(ReservationHeld(reservation=body.id, nodes=_holds(state, body)), reservation.namespace)
         active = Event(ReservationActivated(reservation=body.id), reservation.namespace)
-        found.append((at_ms, (created, held, active) if body.start <= at_ms else (created, held)))
+        transaction = (created, held, active) if body.start <= at_ms else (created, held)
+        state.fold_transaction(transaction, at=at_ms, sequence=Sequence(0))
+        found.append((at_ms, transaction))
     return found
 
 
-def _spread_over(reservation: ReservationDocument, nodes: list[NodeId]) -> tuple[HeldOnNode, ...]:
-    named = list(reservation.nodes) or nodes
-    counts = dict.fromkeys(named, 0)
-    for number in range(reservation.count):
-        counts[named[number % len(named)]] += 1
+def _holds(state: State, body: ReservationBody) -> tuple[HeldOnNode, ...]:
+    """As it would be booked; where that is refused (a document may say what nobody may book) round after round."""
+    chosen = choose(state, body, body.start)
+    if not isinstance(chosen, Refusal):
+        return chosen
+    names = list(body.nodes) or list(state.cluster.nodes)
+    counts = dict.fromkeys(names, 0)
+    for number in range(body.count):
+        counts[names[number % len(names)]] += 1
     return tuple(HeldOnNode(node=node, count=count) for node, count in counts.items() if count)
-
-
-def reservation_body(reservation: ReservationDocument, *, at_ms: int) -> ReservationBody:
-    """The document normalised: whole numbers, the window said in full."""
-    start = at_ms if reservation.start is None else reservation.start
-    seconds = reservation.duration_seconds
-    end = start + seconds * 1000 if seconds is not None else reservation.end
-    assert end is not None, "the document gives either end or duration_seconds"
-    return ReservationBody(
-        id=ReservationId(reservation.id),
-        resources=reservation.resources.vector,
-        count=reservation.count,
-        start=start,
-        end=end,
-        nodes=reservation.nodes,
-        constraints=reservation.constraints,
-        priority=reservation.priority,
-        owners=reservation.owners,
-        allocate_once=reservation.allocate_once,
-        on_expiry=reservation.on_expiry,
-        release_if_unused_after_seconds=reservation.release_if_unused_after_seconds,
-    )
 
 
 # --- from a state ---------------------------------------------------------------------------------------
 
 
-def of_state(state: State) -> list[Dated]:
-    """What is live or waits in `state`; settled requests are left out, times are kept."""
+def of_state(state: State, *, without: frozenset[RequestKey] = frozenset()) -> list[Dated]:
+    """What is live or waits in `state`; settled requests and those in `without` are left out, times are kept."""
     began = min([state.at, *(one.placed_at for one in _live(state))])
     found: list[Dated] = [(began, _node(node)) for _, node in sorted(state.cluster.nodes.items())]
     for name, cohort in sorted(state.quotas.cohorts.items()):
@@ -227,7 +167,7 @@ def of_state(state: State) -> list[Dated]:
         )
         found.append((began, (Event(data, namespace),)))
     found += [(began, transaction) for transaction in _open_reservations(state)]
-    return found + sorted(_requests(state), key=lambda dated: dated[0])
+    return found + sorted(_requests(state, without), key=lambda dated: dated[0])
 
 
 def _live(state: State) -> list[Allocation]:
@@ -270,9 +210,9 @@ def _open_reservations(state: State) -> Iterator[Transaction]:
         yield tuple(events)
 
 
-def _requests(state: State) -> Iterator[Dated]:
+def _requests(state: State, without: frozenset[RequestKey]) -> Iterator[Dated]:
     for key, known in sorted(state.queue.requests.items()):
-        if known.is_settled:
+        if known.is_settled or key in without:
             continue
         submitted = about(key, RequestSubmitted(request=known.request, digest=known.digest), attempt=Attempt(1))
         live = [state.cluster.allocations[key[0], name] for name in known.live]
