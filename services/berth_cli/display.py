@@ -12,6 +12,11 @@ _WIDTH = 13
 _COLOURS = range(31, 37)
 
 
+def is_news(line: str) -> bool:
+    """Whether people watching want it: the bus tells a lot about itself at every start."""
+    return " [INF] " not in line
+
+
 class Display:
     """Shows while its block runs. A thread of its own: a terminal that is held up holds up nothing else."""
 
@@ -49,6 +54,6 @@ class Display:
     def _show(self) -> None:
         for number, tail in enumerate(self._find()):
             colour = _COLOURS[number % len(_COLOURS)] if self._coloured else None
-            for line in tail.lines():
+            for line in filter(is_news, tail.lines()):
                 self._stream.write(prefixed(tail.name, line, width=_WIDTH, colour=colour) + "\n")
         self._stream.flush()

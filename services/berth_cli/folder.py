@@ -4,6 +4,7 @@ Whoever holds `up.lock` is the supervisor; the kernel releases it when that proc
 `up.json` says how far the supervisor is; both are for other `berth up` and `berth down` of the same folder.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -195,6 +196,21 @@ def read_description(folder: Folder) -> dict[str, Any] | None:
         return json.loads(folder.description.read_text())
     except FileNotFoundError:
         return None
+
+
+def leftovers(folder: Folder) -> list[RunningProcess]:
+    """Processes of the folder's last supervisor that still run although it is gone; the kernel is killing them.
+
+    A number that another program has by now does not count: ours have the folder in their command line.
+    """
+    import psutil
+
+    found: list[RunningProcess] = []
+    for process in recorded_processes(folder):
+        with contextlib.suppress(psutil.Error):
+            if any(str(folder.path) in word for word in psutil.Process(process.pid).cmdline()):
+                found.append(process)
+    return found
 
 
 def recorded_processes(folder: Folder) -> list[RunningProcess]:

@@ -26,8 +26,9 @@ from berth.messages.events import (
     Transaction,
     written,
 )
+from berth.model.charging import recount_usage
 from berth.model.check import accept
-from berth.model.ledger import State, recount_usage
+from berth.model.ledger import State
 from berth.ports import StoredMessage
 from berth.wire.codec import decode_record
 from berth_cli.context import Target, on_cluster

@@ -68,14 +68,22 @@ def root(words: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _options(
-    *, version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)
-) -> None:
-    if version:
-        from importlib.metadata import version as version_of
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
 
-        typer.echo(f"berth {version_of('berth')}")
+        typer.echo(f"berth {version('berth')}")
         raise typer.Exit
+
+
+def _options(
+    *,
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    """What stands before the command; each option acts by itself."""
+    del version
 
 
 def _add(app: typer.Typer, name: str, entry: Entry, *, is_wanted: bool) -> None:

@@ -15,6 +15,7 @@ from berth.wire import codec
 from berth_cli.service_states import ServiceState, service_states
 
 _AGAIN_SECONDS = 0.05
+_TELL_EVERY_SECONDS = 1.0
 _PAGE = 1_000
 
 
@@ -30,7 +31,7 @@ async def until_ready(
     bus = await NatsBus.connect(BusSettings(url=url, user=subjects.ADMIN, seed_file=seed), lost=lambda _: None)
     try:
         replies = await Replies.open(bus, bus.new_inbox())
-        told = ""
+        told, tell_next = "", time.monotonic() + _TELL_EVERY_SECONDS
         while True:
             states = await service_states(bus, wanted=len(names))
             missing = not_ready(states, names)
@@ -38,8 +39,8 @@ async def until_ready(
                 missing = f"waiting for {nodes - there} of {nodes} nodes"
             if not missing:
                 return next(state.user for state in states.values() if state.leads)
-            if missing != told:
-                told = missing
+            if missing != told and time.monotonic() > tell_next:
+                told, tell_next = missing, time.monotonic() + _TELL_EVERY_SECONDS
                 tell(missing)
             if time.monotonic() > deadline:
                 raise TimedOut(f"not ready within {within_seconds:g} s: {missing}", hint="look into the logs")

@@ -27,6 +27,7 @@ from berth_cli.folder import (
     Phase,
     Progress,
     RunningProcess,
+    leftovers,
     read_members,
     write_description,
     write_members,
@@ -40,7 +41,14 @@ log = logging.getLogger(__name__)
 
 READY_WITHIN_SECONDS = 60.0
 _LOGS_EVERY_SECONDS = 5.0
+_LEFTOVERS_SECONDS = 5.0
 _SAMPLE_WITHIN_SECONDS = 15.0
+
+
+class StillRunning(BerthError):
+    """Processes of a supervisor that was killed have outlived it. Nothing was started."""
+
+    code = "still_running"
 
 
 async def supervise(
@@ -121,6 +129,7 @@ class Supervisor:
 
     async def _start(self) -> None:
         members = self._members()
+        await self._clean_up()
         self._tell("starting the bus")
         server = await self._start_server(len(members))
         seed = seed_file(self._folder.keys, subjects.INIT)
@@ -144,6 +153,19 @@ class Supervisor:
             await self._submit_sample(addresses.nats_url)
         seconds = time.monotonic() - self._began
         self._tell(f"ready after {seconds:.1f} s: {leader} leads, {self._wish.nodes} nodes")
+
+    async def _clean_up(self) -> None:
+        """What a supervisor that was killed has left in the folder says nothing about this one."""
+        try:
+            async with asyncio.timeout(_LEFTOVERS_SECONDS):
+                while leftovers(self._folder):  # noqa: ASYNC110 the kernel tells nobody but their parent
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            names = ", ".join(f"{process.name} ({process.pid})" for process in leftovers(self._folder))
+            raise StillRunning(f"of an earlier `berth up` still run: {names}", hint="kill them first") from None
+        self._folder.description.unlink(missing_ok=True)
+        for path in self._folder.server_configuration.glob("*.ports"):
+            path.unlink()
 
     async def _submit_sample(self, url: str) -> None:
         """The demo workload; a cluster that does not take it in time is ready all the same."""
@@ -237,7 +259,7 @@ class Supervisor:
 
     async def _start_again(self) -> None:
         """The fork server was killed, and everything with it."""
-        log.error("fork_server_lost", extra={"restarts": self._children.restarts})
+        log.error("fork_server_lost", extra={"why": repr(self._listening.exception())})
         self._children.processes.close()
         processes = Processes.launch(self._folder.path, self._folder.log("fork-server"))
         self._listening = asyncio.create_task(self._listen(processes), name="listen")

@@ -268,7 +268,8 @@ def down(
         _print_stopped(folder, as_json=target.as_json)
         return
     supervisor = _holder_soon(folder)
-    os.kill(supervisor, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+        os.kill(supervisor, signal.SIGTERM)
     if not _until_released(folder):
         if not force:
             raise TimedOut(
