@@ -245,6 +245,15 @@ def test_a_requester_with_a_lower_term_adopts_the_term_of_a_no() -> None:
     assert first(node.times_out(), PreVote).term == 9
 
 
+def test_a_refusal_that_comes_late_does_not_depose_the_winner() -> None:
+    node = a_leader(term=6)
+
+    node.hears("c", PreVoteReply(stamp=STAMP, term=6, round=1, granted=False))
+    node.hears("c", VoteReply(stamp=STAMP, term=6, round=1, granted=False))
+
+    assert node.seen == (Role.LEADER, 6, "a")
+
+
 def test_a_pre_vote_of_a_lower_term_is_refused_by_a_leader_too() -> None:
     node = a_leader(term=6)
 

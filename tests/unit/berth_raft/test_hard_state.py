@@ -1,5 +1,6 @@
 """The hard state on disk: golden bytes, torn writes, and what is forgotten never (RAFT section 2, step 0; I2, I3)."""
 
+import os
 from pathlib import Path
 from random import Random
 
@@ -117,6 +118,39 @@ def test_a_promise_is_never_taken_back(path: Path) -> None:
         with pytest.raises(AssertionError, match="I2"):
             store.store(lesser)
     store.close()
+
+
+def test_file_and_folder_are_synced_before_a_promise_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real calls are made; only their order is written down."""
+    synced: list[str] = []
+    real_fsync = os.fsync
+
+    def watched_fsync(file: int) -> None:
+        real_fsync(file)
+        synced.append(Path(f"/proc/self/fd/{file}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+
+    store = create(path, FIRST)
+    assert synced == [f".hard_state.{os.getpid()}.new", path.parent.name]
+    store.store(SECOND)
+    assert synced[2:] == ["hard_state"]
+    store.close()
+    loaded(path)
+    assert synced[3:] == ["hard_state"]
+
+
+def test_no_file_stays_open(path: Path) -> None:
+    before = sorted(Path("/proc/self/fd").iterdir())
+
+    create(path, FIRST).close()
+    loaded(path)
+    with pytest.raises(FileExistsError):
+        create(path, FIRST)
+    path.write_bytes(b"corrupt")
+    loaded(path)
+
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
 # ---------------------------------------------------------------- damage
