@@ -7,25 +7,22 @@ The ledger is the answer, a decision message only its notice: a client listens b
 every two seconds and after a reconnect, and submits again, under the same submission id, what nobody knows.
 """
 
-import asyncio
 import secrets
-import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from collections.abc import Sequence as Listing
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import orjson
 from pydantic import BaseModel
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from berth import subjects
+from berth.adapters.connection import Connection
 from berth.adapters.nats_bus import BusSettings, NatsBus
-from berth.errors import BerthError, InvalidCommand, NotFound, Problem, TimedOut, Unreachable
-from berth.ids import Namespace, RequestKey
+from berth.asking import Asking
+from berth.errors import BerthError, NotFound, Unreachable
+from berth.ids import Namespace
 from berth.messages.commands import (
     AdminAnswer,
     ApplyQuotas,
@@ -43,22 +40,19 @@ from berth.messages.commands import (
 from berth.messages.decisions import Decision
 from berth.messages.documents import CohortDocument, QuotaDocument, ReservationDocument
 from berth.messages.events import RequestStatus
-from berth.messages.requests import REQUEST_BYTES_MAX, REQUESTS_PER_BATCH, Request
-from berth.ports import Envelope
-from berth.runtime import telemetry, traceparent
+from berth.messages.requests import Request
+from berth.runtime import telemetry
 from berth.subjects import Subject
+from berth.submitting import Submissions
 from berth.wire import codec
 
-M = TypeVar("M", bound=BaseModel)
-
-ASK_EVERY_SECONDS = 2.0
-ACK_SECONDS = 2.0
-BATCH_BYTES_MAX = 512 * 1024
-TRACED_PER_BATCH = 64
-"""Their contexts travel in a header, and headers stay within 4 KiB (RAFT section 6)."""
 RAFT_ANSWERS_SECONDS = 0.4
-_PUBLISH = telemetry.operation(telemetry.PUBLISH, subjects.REQUEST)
-_PROCESS = telemetry.operation(telemetry.PROCESS, subjects.DECISION)
+
+
+class ClientConnection(Connection, Protocol):
+    """A connection that can be closed."""
+
+    async def close(self) -> None: ...
 
 
 class Refused(BerthError):
@@ -71,30 +65,6 @@ class Refused(BerthError):
         self.exit_code = {RefusalCode.INVALID: 2, RefusalCode.NOT_FOUND: 3, RefusalCode.CONFLICT: 4}.get(
             refusal.code, 1
         )
-
-
-@dataclass(slots=True, kw_only=True)
-class _Pending:
-    """A request on its way to a decision."""
-
-    request: Request
-    digest: str
-    outcome: asyncio.Future[Decision]
-    is_enough: Callable[[Decision], bool]
-    submitted: float
-    context: str | None
-    began_ns: int
-    latest: Decision | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Outgoing:
-    """What waits to be published to one namespace."""
-
-    entries: deque[tuple[bytes, str | None, asyncio.Future[None]]] = field(
-        default_factory=deque[tuple[bytes, str | None, "asyncio.Future[None]"]]
-    )
-    sender: asyncio.Task[None] | None = None
 
 
 @asynccontextmanager
@@ -131,26 +101,18 @@ async def connect(
 class Cluster:
     """One connection to a cluster. Made by `connect`."""
 
-    def __init__(self, bus: NatsBus, spans: telemetry.Spans) -> None:
+    def __init__(self, bus: ClientConnection, spans: telemetry.Spans) -> None:
         self.raft = Raft(self)
         self._bus = bus
-        self._spans = spans
-        self._answers: dict[str, Callable[[Envelope], None]] = {}
-        self._pending: dict[RequestKey, list[_Pending]] = {}
-        self._outgoing: dict[str, _Outgoing] = {}
-        self._listening: dict[str, asyncio.Task[None]] = {}
-        self._asking: asyncio.Task[None] | None = None
-        self._term = 0
+        self._asking = Asking(bus)
+        self._submissions = Submissions(bus, self._asking, spans, self._requests_of)
 
     async def open(self) -> None:
-        await self._bus.subscribe(f"{self._bus.inbox}.*", self._answered)
-        self._asking = asyncio.create_task(self._ask_regularly(), name="berth client asks")
+        await self._asking.open()
+        self._submissions.open()
 
     async def close(self) -> None:
-        tasks = [task for task in (self._asking, *(one.sender for one in self._outgoing.values())) if task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._submissions.close()
         await self._bus.close()
 
     # ------------------------------------------------------------------ submit
@@ -164,174 +126,21 @@ class Cluster:
             TimedOut: nothing is known of it yet; it may still be decided. `submit` again continues.
             InvalidCommand: it is too large.
         """
-        wanted = None if until is None else {str(status) for status in until}
-        await self._listen(request.namespace)
-        digest = codec.request_digest(request)
-        context = telemetry.new_root(self._spans, _PUBLISH.name)
-        pending = _Pending(
-            request=request,
-            digest=digest,
-            outcome=asyncio.get_running_loop().create_future(),
-            is_enough=lambda decision: wanted is None or decision.status.value in wanted,
-            submitted=time.monotonic(),
-            context=context,
-            began_ns=time.time_ns(),
-        )
-        self._pending.setdefault(request.key, []).append(pending)
-        try:
-            async with asyncio.timeout(timeout):
-                await self._store(request, context)
-                decision = await pending.outcome
-        except TimeoutError:
-            if pending.latest is not None:
-                return pending.latest
-            raise TimedOut(
-                f"{request.namespace}/{request.id} has no decision after {timeout:g} s",
-                hint="submit it again to go on waiting: the same request is never decided twice",
-            ) from None
-        finally:
-            self._pending[request.key].remove(pending)
-            if not self._pending[request.key]:
-                del self._pending[request.key]
-        self._trace_decision(pending, decision)
-        return decision
+        return await self._submissions.submit(request, until=until, timeout=timeout)
 
     async def publish(self, request: Request) -> None:
         """Submit without waiting: returns once the bus has stored it.
 
         Raises:
-            TimedOut: the bus does not say that it stored it; publishing again is harmless.
+            Unreachable: the bus does not say that it stored it; publishing again is harmless.
             InvalidCommand: it is too large.
         """
-        await self._store(request, telemetry.new_root(self._spans, _PUBLISH.name))
+        await self._submissions.publish(request)
 
     async def release(self, namespace: str, request: str) -> None:
         """Give back what the request holds, or take it out of the queue. Returns once the bus has stored it."""
         subject = subjects.RELEASE.of(namespace=namespace)
-        await self._stored(subject, orjson.dumps([request]), None, secrets.token_hex(12))
-
-    async def _store(self, request: Request, context: str | None) -> None:
-        body = orjson.dumps(request.document())
-        if len(body) > REQUEST_BYTES_MAX:
-            raise InvalidCommand(
-                [Problem(path=f"{request.namespace}/{request.id}", expected=f"at most {REQUEST_BYTES_MAX} bytes")]
-            )
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        outgoing = self._outgoing.setdefault(request.namespace, _Outgoing())
-        outgoing.entries.append((body, context, stored))
-        if outgoing.sender is None or outgoing.sender.done():
-            outgoing.sender = asyncio.create_task(self._send(request.namespace, outgoing))
-        await stored
-
-    async def _send(self, namespace: str, outgoing: _Outgoing) -> None:
-        """One publish in flight a namespace; what arrives meanwhile is the next batch."""
-        while outgoing.entries:
-            batch: list[tuple[bytes, str | None, asyncio.Future[None]]] = []
-            size = traced = 0
-            while outgoing.entries and len(batch) < REQUESTS_PER_BATCH and traced < TRACED_PER_BATCH:
-                if batch and size + len(outgoing.entries[0][0]) > BATCH_BYTES_MAX:
-                    break
-                batch.append(outgoing.entries.popleft())
-                size += len(batch[-1][0])
-                traced += batch[-1][1] is not None
-            payload = b"[" + b",".join(body for body, _, _ in batch) + b"]"
-            began_ns = time.time_ns()
-            contexts = [context for _, context, _ in batch if context is not None]
-            headers: dict[str, str] = {}
-            if contexts and len(batch) == 1:
-                headers = {traceparent.HEADER: contexts[0]}
-            elif contexts:
-                headers = {traceparent.EACH_HEADER: ",".join(context or "" for _, context, _ in batch)}
-            failure: BaseException | None = None
-            try:
-                subject = subjects.REQUEST.of(namespace=namespace)
-                await self._stored(subject, payload, headers, secrets.token_hex(12))
-            except BerthError as error:
-                failure = error
-            for context in contexts:
-                self._trace(_PUBLISH, context, None, began_ns, namespace=namespace)
-            for _, _, stored in batch:
-                if stored.done():
-                    continue
-                if failure is None:
-                    stored.set_result(None)
-                else:
-                    stored.set_exception(failure)
-
-    async def _stored(self, subject: str, payload: bytes, headers: dict[str, str] | None, submission: str) -> None:
-        """Publish to a stream and wait for its acknowledgement; retried under one id, so it is stored once."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Unreachable),
-            wait=wait_exponential_jitter(multiplier=0.05, max=1.0, jitter=0.05),
-            stop=stop_after_delay(20),
-            reraise=True,
-        )
-        async for attempt in retrying:
-            with attempt:
-                sent = {**(headers or {}), "Nats-Msg-Id": submission}
-                reply = await self._request(subject, payload, headers=sent, seconds=ACK_SECONDS)
-                acknowledgement: Any = orjson.loads(reply.payload or b"{}")
-                if "error" in acknowledgement:
-                    raise Unreachable(f"the stream refused: {acknowledgement['error'].get('description')}")
-
-    # ------------------------------------------------------------------ be told
-
-    async def _listen(self, namespace: str) -> None:
-        """Decisions of a namespace, subscribed once, before the first submission."""
-        listening = self._listening.get(namespace)
-        if listening is None:
-            pattern = subjects.DECISION.pattern(namespace=namespace)
-            listening = asyncio.ensure_future(self._subscribe(pattern))
-            self._listening[namespace] = listening
-        await asyncio.shield(listening)
-
-    async def _subscribe(self, pattern: str) -> None:
-        await self._bus.subscribe(pattern, self._decided)
-
-    def _decided(self, envelope: Envelope) -> None:
-        self._told(codec.decode(Decision, envelope.payload))
-
-    def _told(self, decision: Decision) -> None:
-        """Answers carry the term; one of a lower term is older than what is known and says nothing new."""
-        waiting = self._pending.get((decision.namespace, decision.request))
-        if waiting is None or (decision.sequence and decision.term < self._term):
-            return
-        self._term = max(self._term, decision.term)
-        for pending in waiting:
-            if decision.digest not in ("", pending.digest):
-                continue
-            if pending.latest is None or decision.sequence >= pending.latest.sequence:
-                pending.latest = decision
-            if pending.is_enough(decision) and not pending.outcome.done():
-                pending.outcome.set_result(decision)
-
-    async def _ask_regularly(self) -> None:
-        """What has no decision for a while is asked for, and submitted again where nobody knows it."""
-        while True:
-            await asyncio.sleep(ASK_EVERY_SECONDS)
-            old = time.monotonic() - ASK_EVERY_SECONDS
-            late = [one for waiting in self._pending.values() for one in waiting if one.submitted < old]
-            for start in range(0, len(late), REQUESTS_PER_BATCH):
-                await self._ask_for(late[start : start + REQUESTS_PER_BATCH])
-
-    async def _ask_for(self, late: list[_Pending]) -> None:
-        by_namespace: dict[str, list[_Pending]] = {}
-        for pending in late:
-            by_namespace.setdefault(pending.request.namespace, []).append(pending)
-        for namespace, waiting in by_namespace.items():
-            ids = tuple(dict.fromkeys(pending.request.id for pending in waiting))
-            try:
-                answer = await self._query_page("requests", namespace, Query(ids=ids, decisions=True))
-            except (BerthError, TimeoutError):
-                continue  # nobody answers now; the next round asks again
-            known: set[str] = set()
-            for item in answer.items:
-                decision = Decision.model_validate(item["decision"])
-                known.add(decision.request)
-                self._told(decision)
-            for pending in waiting:
-                if pending.request.id not in known and not pending.outcome.done():
-                    await self._store(pending.request, pending.context)
+        await self._asking.stored(subject, orjson.dumps([request]), None, secrets.token_hex(12))
 
     # ------------------------------------------------------------------ ask
 
@@ -357,8 +166,11 @@ class Cluster:
                 return rows
             asked = asked.model_copy(update={"after": answer.next})
 
+    async def _requests_of(self, namespace: str, query: Query) -> QueryAnswer:
+        return await self._query_page("requests", namespace, query)
+
     async def _query_page(self, what: str, namespace: str, query: Query, *, seconds: float = 5.0) -> QueryAnswer:
-        answer = await self._command(
+        answer = await self._asking.command(
             subjects.QUERY, query, QueryAnswer, seconds=seconds, namespace=namespace, what=what
         )
         if answer.refusal is not None:
@@ -386,7 +198,7 @@ class Cluster:
         return await self._reservation(namespace, CancelReservation(reservation=reservation))
 
     async def _reservation(self, namespace: str, command: CreateReservation | CancelReservation) -> ReservationAnswer:
-        answer = await self._command(
+        answer = await self._asking.command(
             subjects.RESERVE, command, ReservationAnswer, namespace=namespace, verb=command.verb
         )
         if answer.refusal is not None:
@@ -411,123 +223,16 @@ class Cluster:
         return await self._admin(subjects.ADMIN_RAFT, TransferLeadership(to=to))
 
     async def _admin(self, subject: Subject, command: BaseModel) -> AdminAnswer:
-        answer = await self._command(subject, command, AdminAnswer)
+        answer = await self._asking.command(subject, command, AdminAnswer)
         if answer.refusal is not None:
             raise _error_of(answer.refusal)
         return answer
 
     # ------------------------------------------------------------------ question and answer
 
-    async def _command(
-        self, subject: Subject, body: BaseModel, kind: type[M], *, seconds: float = 5.0, **tokens: str
-    ) -> M:
-        """Ask and decode the answer; asked again while nobody is there (every command is idempotent)."""
-        payload = codec.encode(body)
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Unreachable),
-            wait=wait_exponential_jitter(multiplier=0.05, max=0.5, jitter=0.05),
-            stop=stop_after_delay(seconds),
-            reraise=True,
-        )
-        async for attempt in retrying:
-            with attempt:
-                reply = await self._request(subject.of(**tokens), payload, seconds=seconds)
-                return codec.decode(kind, reply.payload)
-        raise AssertionError("tenacity ends with an answer or an error")
-
-    async def _request(
-        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, seconds: float
-    ) -> Envelope:
-        """Raises Unreachable: nobody is there, or nobody answered in time."""
-        token = secrets.token_hex(8)
-        answered: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
-
-        def receive(envelope: Envelope) -> None:
-            if not answered.done():
-                answered.set_result(envelope)
-
-        self._answers[token] = receive
-        try:
-            self._bus.publish(subject, payload, headers=headers, reply=f"{self._bus.inbox}.{token}")
-            async with asyncio.timeout(seconds):
-                reply = await answered
-        except TimeoutError:
-            raise Unreachable(f"nobody answered {subject} within {seconds:g} s", hint="try `berth status`") from None
-        finally:
-            del self._answers[token]
-        if reply.status == 503:
-            raise Unreachable(f"nobody serves {subject}", hint="try `berth status`")
-        return reply
-
     async def gather(self, subject: str, payload: bytes, *, seconds: float, enough: int) -> list[bytes]:
         """The answers of everybody who answers within `seconds`, at most `enough`."""
-        token = secrets.token_hex(8)
-        found: list[bytes] = []
-        complete = asyncio.Event()
-
-        def receive(envelope: Envelope) -> None:
-            if envelope.status is None:
-                found.append(envelope.payload)
-            if envelope.status is not None or len(found) >= enough:
-                complete.set()
-
-        self._answers[token] = receive
-        try:
-            self._bus.publish(subject, payload, reply=f"{self._bus.inbox}.{token}")
-            async with asyncio.timeout(seconds):
-                await complete.wait()
-        except TimeoutError:
-            pass  # who has not answered by now is not counted
-        finally:
-            del self._answers[token]
-        return found
-
-    def _answered(self, envelope: Envelope) -> None:
-        receive = self._answers.get(envelope.subject.rpartition(".")[2])
-        if receive is not None:
-            receive(envelope)
-
-    # ------------------------------------------------------------------ traces
-
-    def _trace_decision(self, pending: _Pending, decision: Decision) -> None:
-        if pending.context is not None:
-            self._trace(
-                _PROCESS,
-                telemetry.child_of(pending.context),
-                pending.context,
-                pending.began_ns,
-                namespace=decision.namespace,
-                request=decision.request,
-                status=decision.status.value,
-            )
-
-    def _trace(
-        self,
-        operation: telemetry.Operation,
-        context: str,
-        parent: str | None,
-        start_ns: int,
-        *,
-        namespace: str,
-        request: str | None = None,
-        status: str | None = None,
-    ) -> None:
-        attributes: dict[str, telemetry.AttributeValue] = {telemetry.NAMESPACE: namespace}
-        if request is not None:
-            attributes[telemetry.REQUEST_ID] = f"{namespace}/{request}"
-        if status is not None:
-            attributes[telemetry.OUTCOME] = status
-        assert traceparent.is_sampled(context)
-        self._spans.finished(
-            telemetry.Span(
-                operation=operation,
-                context=context,
-                parent=parent,
-                start_ns=start_ns,
-                end_ns=time.time_ns(),
-                attributes=attributes,
-            )
-        )
+        return await self._asking.gather(subject, payload, seconds=seconds, enough=enough)
 
 
 class Raft:
