@@ -161,7 +161,7 @@ async def create_ledger(url: str, seed: Path, *, members: Sequence[str], replica
 def _until_reached() -> tenacity.AsyncRetrying:
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(Unreachable),
-        wait=tenacity.wait_exponential_jitter(initial=0.02, max=1),
+        wait=tenacity.wait_exponential_jitter(multiplier=0.02, max=1, jitter=0.05),
         stop=tenacity.stop_after_delay(_WITHIN_SECONDS),
         reraise=True,
     )

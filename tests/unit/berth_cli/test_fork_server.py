@@ -1,12 +1,10 @@
 """The fork server with real processes: they are there, they are told of, and none outlives who started it."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import psutil
 import pytest
 
 from berth_cli.processes import Ended, Processes, Program, StarterLost
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -43,23 +42,21 @@ async def starter(tmp_path: Path) -> AsyncIterator[Starter]:
     starter.processes.close()
 
 
-async def until_gone(pid: int) -> None:
-    async with asyncio.timeout(10):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            await asyncio.sleep(0.01)
+def is_gone(pid: int) -> bool:
+    """A zombie has ended: only its parent has not asked yet."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-async def until_written(path: Path) -> str:
-    async with asyncio.timeout(10):
-        while not (path.exists() and path.read_text().endswith("\n")):
-            await asyncio.sleep(0.01)
+def written(path: Path) -> str:
+    """What stands in a file, once there is a whole line."""
+    until(lambda: path.exists() and path.read_text().endswith("\n"))
     return path.read_text()
 
 
 async def test_a_command_runs_with_its_environment_and_writes_its_own_log(starter: Starter, tmp_path: Path) -> None:
     pid = await starter.start("sleeper", SLEEP)
 
-    assert await until_written(tmp_path / "sleeper.log") == f"{pid} hello\n"
+    assert await asyncio.to_thread(written, tmp_path / "sleeper.log") == f"{pid} hello\n"
 
 
 async def test_a_module_runs_as_a_program_with_its_name_in_the_list_of_processes(
@@ -99,7 +96,7 @@ async def test_what_was_started_ends_with_the_fork_server(starter: Starter) -> N
 
     os.kill(server, signal.SIGKILL)
 
-    await until_gone(pid)
+    await asyncio.to_thread(until, lambda: is_gone(pid))
     with pytest.raises(StarterLost):
         await starter.listening
 
@@ -133,7 +130,7 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
-async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert supervisor.stdout is not None
     pid = int(supervisor.stdout.readline())
@@ -143,5 +140,5 @@ async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> N
     supervisor.wait()
     supervisor.stdout.close()
 
-    await until_gone(pid)
-    await until_gone(server)
+    until(lambda: is_gone(pid))
+    until(lambda: is_gone(server))
