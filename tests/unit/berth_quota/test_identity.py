@@ -123,7 +123,7 @@ def test_a_message_that_is_delivered_again_while_it_is_worked_on_is_not_a_second
 
     assert walk.evaluated() == ["web"]
     assert walk.said("web") == [("placed", 1)]
-    assert walk.acknowledged == [1]
+    assert walk.handles == ["d1.2"], "the newest delivery is the one to acknowledge"
 
 
 def test_more_than_hard_could_ever_allow_is_rejected() -> None:

@@ -155,6 +155,34 @@ def test_what_lost_its_races_is_sent_again_alone() -> None:
     assert walk.said("b") == [("placed", 1)], "a request is never queued for losing races"
 
 
+def test_what_lost_its_races_at_the_deadline_is_sent_again_once() -> None:
+    walk = a_walk()
+    walk.hold_scheduler = True
+    walk.submit(wants("web"))
+    (item,) = walk.evaluations[0].items
+    walk.now += walk.bounds.evaluation_ms
+
+    walk.answer(walk.quota, outcome_of(item, Verdict.CONTENDED))
+    walk.run()
+
+    assert walk.evaluated() == ["web", "web"]
+
+
+def test_what_was_sent_again_sooner_has_its_deadline_from_then_on() -> None:
+    walk = a_walk()
+    walk.hold_scheduler = True
+    walk.submit(wants("web"))
+    (item,) = walk.evaluations[0].items
+    walk.wait(1_000)
+    walk.answer(walk.quota, outcome_of(item, Verdict.UNAVAILABLE))
+    walk.wait(100)
+    assert len(walk.evaluations) == 2
+
+    walk.wait(walk.bounds.evaluation_ms - 200)
+
+    assert len(walk.evaluations) == 2
+
+
 @pytest.mark.parametrize("code", [RefusalCode.QUOTA, RefusalCode.CLASS])
 def test_refused_for_quota_it_is_judged_on_the_newest_state(code: RefusalCode) -> None:
     walk = a_walk(a_quota(hard=cores(4)))

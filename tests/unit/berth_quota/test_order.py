@@ -68,6 +68,19 @@ def test_what_is_in_flight_counts_so_namespaces_take_turns() -> None:
     assert together(walk, *a, *b) == ["a-0", "b-0", "a-1", "b-1", "a-2", "b-2"]
 
 
+def test_all_that_a_namespace_wants_counts_whatever_its_shape() -> None:
+    walk = a_walk(
+        a_quota(TEAM_A, soft=cores(0), cohort="research"),
+        a_quota(TEAM_B, soft=cores(0), cohort="research"),
+        a_quota("lender", soft=cores(50), cohort="research"),
+        room=100,
+    )
+    a = [wants("a-big", 4), wants("a-small", 5)]
+    b = [wants("b-0", 8, namespace=TEAM_B)]
+
+    assert together(walk, *a, *b) == ["a-big", "b-0", "a-small"], "4 and 5 are more than 8"
+
+
 def test_a_smaller_weight_comes_later() -> None:
     walk = a_walk(
         a_quota(TEAM_A, soft=cores(0), cohort="research", weight_permille=500),

@@ -8,7 +8,7 @@ from berth.messages.events import Event, NodeChanged, RequestQueued, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
 from tests.builders import HOUR, T0, TEAM_A, TEAM_B, a_node, a_quota, a_reservation, activated, ended
 from tests.unit.berth_quota.settings_of_walks import a_walk, cores, wants
-from tests.unit.berth_quota.walk import CAPACITY, NO_ROOM, Walk, verdict
+from tests.unit.berth_quota.walk import CAPACITY, NO_ROOM, Walk, outcome_of, verdict
 
 
 def queued_event(walk: Walk, request: str) -> RequestQueued:
@@ -152,6 +152,24 @@ def test_a_change_while_it_is_being_driven_drives_it_once_more() -> None:
     walk.run()
 
     assert walk.evaluated() == ["web-00", "web-00"]
+    assert walk.said("web-00")[-1] == ("placed", 2)
+
+
+def test_a_scheduler_that_judged_on_an_older_view_is_asked_again() -> None:
+    walk = a_full_walk(waiting=2, room=2)
+    behind = {"reasons": NO_ROOM, "wake": CAPACITY, "evaluated_at": walk.leader.sequence}
+    walk.hold_scheduler = True
+    leaves(walk, "full")
+    (evaluation,) = walk.evaluations
+    walk.answer(walk.quota, outcome_of(evaluation.items[0], Verdict.UNPLACEABLE, **behind))
+    walk.run()
+    assert walk.evaluated() == ["web-00", "web-01"], "the other one of its lane has no answer yet"
+
+    walk.scheduler.verdicts["web-00"] = verdict("web-00", Verdict.UNPLACEABLE, **behind)
+    walk.hold_scheduler = False
+    walk.run()
+
+    assert walk.evaluated() == ["web-00", "web-01", "web-00"]
     assert walk.said("web-00")[-1] == ("placed", 2)
 
 

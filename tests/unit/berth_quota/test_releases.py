@@ -3,8 +3,18 @@
 from berth import subjects
 from berth.ids import NodeId, RequestId
 from berth.messages.commands import ReleaseBatch
-from berth.messages.events import AllocationsEnded, AllocationsReleasing, Event, How, NodeChanged, about
-from berth.messages.reasons import ReasonCode
+from berth.messages.events import (
+    AllocationsEnded,
+    AllocationsReleasing,
+    Event,
+    How,
+    NodeChanged,
+    RequestQueued,
+    Wake,
+    WakeOn,
+    about,
+)
+from berth.messages.reasons import Reason, ReasonCode
 from berth.model.ledger import State
 from tests.builders import SECOND, TEAM_A, TEAM_B, ended
 from tests.unit.berth_quota.settings_of_walks import a_walk, wants
@@ -178,6 +188,25 @@ def test_what_was_taken_with_grace_is_queued_again_when_its_grace_is_over() -> N
     walk.wait(31 * SECOND)
 
     assert ("queued", 3) in walk.said("web")
+
+
+def test_what_is_queued_again_already_only_loses_what_was_leaving() -> None:
+    walk = a_walk()
+    walk.submit(wants("web", grace_seconds=30))
+    known = walk.leader.queue.requests[WEB]
+    walk.happened((_drains("n1"),))
+    until = walk.now + 30 * SECOND
+    releasing = AllocationsReleasing(ids=known.live, how=How.EVICTED, reason=ReasonCode.DRAINED, until=until)
+    queued = RequestQueued(
+        reasons=(Reason(code=ReasonCode.DRAINED),), wake=(Wake(on=WakeOn.NODES),), evaluated_at=walk.leader.sequence
+    )
+    walk.happened((about(WEB, releasing), about(WEB, queued)))
+    before = walk.types_of("web")
+
+    walk.wait(31 * SECOND)
+
+    assert walk.types_of("web")[len(before) :] == ["AllocationsEnded"]
+    assert walk.decision("web").status == "queued"
 
 
 def test_an_agent_that_stopped_it_sooner_leaves_nothing_to_do_for_the_timer() -> None:

@@ -116,3 +116,18 @@ def test_a_request_that_ran_has_its_deadline_from_when_it_waits_again() -> None:
     walk.wait(2 * SECOND)
 
     assert walk.decision("web").status == "rejected"
+
+
+def test_the_deadline_of_an_earlier_wait_is_not_that_of_a_later_one() -> None:
+    walk = a_walk(room=1)
+    walk.submit(wants("full"), wants("web", queue_deadline_seconds=60))
+    walk.wait(10 * SECOND)
+    walk.release("full")
+    walk.wait(20 * SECOND)
+    walk.happened(*drained(walk, "web"))
+
+    walk.wait(59 * SECOND)
+    assert walk.decision("web").status == "queued"
+    walk.wait(2 * SECOND)
+
+    assert walk.decision("web").status == "rejected"

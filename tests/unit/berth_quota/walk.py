@@ -129,6 +129,7 @@ class Walk:
     proposals: list[Proposal] = field(default_factory=list[Proposal])
     decisions: list[Decision] = field(default_factory=list[Decision])
     acknowledged: list[int] = field(default_factory=list[int])
+    handles: list[str] = field(default_factory=list[str])
     in_progress: list[int] = field(default_factory=list[int])
     nudges: list[str | None] = field(default_factory=list["str | None"])
     replies: list[object] = field(default_factory=list[object])
@@ -190,13 +191,14 @@ class Walk:
         self._stored += 1
         delivery = Delivery(stream="REQUESTS", stream_sequence=self._stored, count=1, handle=f"d{self._stored}")
         self.deliveries.append((subject, body, namespace, delivery))
-        self.redeliver(subject, body, namespace, delivery, run=run)
+        self.redeliver(subject, body, namespace, replace(delivery, count=0), run=run)
         return delivery
 
     def redeliver(
         self, subject: subjects.Subject, body: object, namespace: str, delivery: Delivery, *, run: bool = True
     ) -> None:
-        again = replace(delivery, count=delivery.count + 1)
+        count = delivery.count + 1
+        again = replace(delivery, count=count, handle=f"{delivery.handle}.{count}")
         message = Message(subject=subject, body=body, tokens={"namespace": namespace}, delivery=again)
         self._hand(self.quota, message, run=run)
 
@@ -322,6 +324,7 @@ class Walk:
                     self.nudges.append(effect.message_id)
                 case Acknowledge(delivery=delivery):
                     self.acknowledged.append(delivery.stream_sequence)
+                    self.handles.append(delivery.handle)
                     self.log.append(f"acknowledge {delivery.stream_sequence}")
                 case InProgress(delivery=delivery):
                     self.in_progress.append(delivery.stream_sequence)
