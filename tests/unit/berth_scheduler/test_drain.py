@@ -115,6 +115,16 @@ def test_a_gang_keeps_its_anti_affinity_while_it_moves() -> None:
     assert sorted(stage.where(gang)) == ["n2", "n3"]
 
 
+def test_what_leaves_is_no_neighbour_of_its_successor() -> None:
+    zone = [{"match_labels": {"app": "db"}, "topology_key": "zone"}]
+    single = a_request("single", cpu=1_000, labels={"app": "db"}, anti_affinity=zone)
+    stage = Stage(a_node("n1", labels={"zone": "a"}), a_node("n2", labels={"zone": "a"}), placed(single, "n1"))
+
+    drain(stage)
+
+    assert stage.where(single) == ["n2"]
+
+
 def test_a_request_that_must_not_be_rescheduled_ends_with_the_drain() -> None:
     once = a_request("once", reschedule="never")
     stage = Stage(a_node("n1"), a_node("n2"), placed(once, "n1"))

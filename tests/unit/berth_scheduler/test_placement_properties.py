@@ -1,20 +1,33 @@
 """Random clusters against the reference: no rule is broken, and nothing is refused that has a place."""
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from berth.ids import NodeId
-from berth.messages.events import Event, NodeChanged, Transaction
+from berth.ids import NodeId, ReservationId
+from berth.messages.events import Event, NodeChanged, ReservationEnded, ReservationStatus, Transaction
 from berth.messages.requests import Request, Taint
 from berth.model.check import check
 from berth.model.ledger import State
 from berth_scheduler.board import Board
 from berth_scheduler.placement import Placed, node_verdicts, place
-from tests.builders import T0, TEAM_A, TEAM_B, a_node, a_request, a_state, ended, happened, placed, submitted
+from tests.builders import (
+    HOUR,
+    T0,
+    TEAM_A,
+    TEAM_B,
+    a_node,
+    a_request,
+    a_reservation,
+    a_state,
+    activated,
+    ended,
+    happened,
+    placed,
+    submitted,
+)
 from tests.unit.berth_scheduler import reference
 from tests.unit.berth_scheduler.reference import Picture, Running
 
@@ -165,13 +178,13 @@ def _agree(state: State, board: Board, asked: list[Request]) -> None:
         assert place(state, request, missing=request.count, at=T0, board=board) == expected
 
 
-def test_six_nodes_and_four_instances_are_always_searched_to_the_end() -> None:
-    """Two long rows of domains that exclude each other: only one order in hundreds is lawful."""
-    cells = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "z"), ("c", "y"), ("d", "w")]
+def test_six_nodes_and_four_instances_are_searched_to_the_end() -> None:
+    """Wherever it begins, the best second node is a decoy that leaves no lawful fourth: (a, 2) or (c, 4)."""
+    cells = {"n1": "a1", "n2": "b2", "n3": "c3", "n4": "d4", "decoy-1": "a2", "decoy-2": "c4"}
     state = a_state(
         *(
-            a_node(f"n{number}", cpu=1_000 + 10 * number, labels={"zone": zone, "rack": rack})
-            for number, (zone, rack) in enumerate(cells)
+            a_node(name, cpu=1_000 if "decoy" in name else 2_000, labels={"zone": cell[0], "rack": cell[1]})
+            for name, cell in cells.items()
         )
     )
     apart = [{"match_labels": {"app": "web"}, "topology_key": key} for key in ("zone", "rack")]
@@ -180,6 +193,34 @@ def test_six_nodes_and_four_instances_are_always_searched_to_the_end() -> None:
     found = place(state, request, missing=4, at=T0)
 
     assert isinstance(found, Placed)
-    taken = [cells[int(one.node[1:])] for one in found.allocations]
-    assert all(len(set(column)) == 4 for column in zip(*taken, strict=True))
-    assert all(one != other for one, other in pairwise(taken))
+    assert sorted(one.node for one in found.allocations) == ["n1", "n2", "n3", "n4"]
+
+
+def test_a_large_cluster_is_searched_from_each_domain() -> None:
+    """25 snug nodes in zone a draw the greedy; only zone b holds all 26. Trying all orders would take for ever."""
+    state = a_state(
+        *(a_node(f"a{number}", cpu=1_000, labels={"zone": "a"}) for number in range(25)),
+        *(a_node(f"b{number}", cpu=2_000, labels={"zone": "b"}) for number in range(26)),
+    )
+    together = [{"match_labels": {"app": "web"}, "topology_key": "zone"}]
+    alone = [{"match_labels": {"app": "web"}, "topology_key": "node"}]
+    request = a_request(count=26, cpu=1_000, labels={"app": "web"}, affinity=together, anti_affinity=alone)
+
+    found = place(state, request, missing=26, at=T0)
+
+    assert isinstance(found, Placed)
+    assert {one.node[0] for one in found.allocations} == {"b"}
+
+
+def test_a_board_that_is_kept_sees_holds_come_and_go() -> None:
+    state = a_state(a_node("n1"))
+    board = Board(state)
+    asked = [a_request(cpu=8_000), a_request("drawing", cpu=4_000, reservation="res1")]
+    over = Event(ReservationEnded(reservation=ReservationId("res1"), status=ReservationStatus.CANCELLED), TEAM_A)
+    windows = a_reservation(start=T0 + HOUR, end=T0 + 2 * HOUR, on={"n1": 1}, cpu=4_000)
+
+    for happening in ((), windows, activated(), (over,)):
+        if happening:
+            happened(state, happening)
+        _agree(state, board, asked)
+    assert isinstance(place(state, asked[0], missing=1, at=T0, board=board), Placed)
