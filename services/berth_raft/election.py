@@ -79,8 +79,10 @@ class Election:
             await asyncio.gather(self._persisting, return_exceptions=True)
 
     @property
-    def core(self) -> RaftCore:
-        return self._core
+    def persisting(self) -> asyncio.Task[None]:
+        """Ends only when storing went wrong in a way that nobody foresaw: then this node must not go on."""
+        assert self._persisting is not None, "asked before it was started"
+        return self._persisting
 
     def view(self) -> MemberView:
         core = self._core
@@ -105,8 +107,10 @@ class Election:
         if self._core.term == term:
             self._perform(self._core.activate(self._clock.monotonic_us()))
 
-    def resign(self, why: str) -> None:
-        self._perform(self._core.resign(self._clock.monotonic_us(), why))
+    def resign(self, term: int, why: str) -> None:
+        """Stop leading `term`; ignored when that term is over by now."""
+        if self._core.term == term:
+            self._perform(self._core.resign(self._clock.monotonic_us(), why))
 
     def adopt_term(self, term: int) -> None:
         self._perform(self._core.adopt_term(self._clock.monotonic_us(), term))
@@ -171,14 +175,16 @@ class ElectionThread:
         disk: HardStateDisk,
         clock: Clock,
         on_role: Callable[[RoleChanged], None],
+        on_failed: Callable[[str], None],
     ) -> None:
-        """`on_role` is called on the main loop (the one that is running now)."""
+        """Both are called on the main loop (the one that is running now); after `on_failed` it takes no part."""
         self._make_core = make_core
         self._connect = connect
         self._disk = disk
         self._clock = clock
         self._main = asyncio.get_running_loop()
         self._on_role = on_role
+        self._on_failed = on_failed
         self._loop = asyncio.new_event_loop()
         self._ready: asyncio.Future[None] = self._main.create_future()
         self._election: Election | None = None
@@ -207,8 +213,8 @@ class ElectionThread:
     def activate(self, term: int) -> None:
         self._call(lambda election: election.activate(term))
 
-    def resign(self, why: str) -> None:
-        self._call(lambda election: election.resign(why))
+    def resign(self, term: int, why: str) -> None:
+        self._call(lambda election: election.resign(term, why))
 
     def adopt_term(self, term: int) -> None:
         self._call(lambda election: election.adopt_term(term))
@@ -238,7 +244,11 @@ class ElectionThread:
         self._election = election
         await election.start()
         self._main.call_soon_threadsafe(self._ready.set_result, None)
-        await self._stopping.wait()
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((stopping, election.persisting), return_when=asyncio.FIRST_COMPLETED)
+        if election.persisting.done():
+            why = f"the hard state cannot be kept: {election.persisting.exception()!r}"
+            self._main.call_soon_threadsafe(self._on_failed, why)
         await election.stop()
 
     async def _store(self, hard_state: HardState) -> None:

@@ -35,7 +35,7 @@ class ElectionControl(Protocol):
     def set_tip(self, tip: ElectionTip) -> None: ...
     def set_eligible(self, eligible: bool) -> None: ...  # noqa: FBT001
     def activate(self, term: int) -> None: ...
-    def resign(self, why: str) -> None: ...
+    def resign(self, term: int, why: str) -> None: ...
     def adopt_term(self, term: int) -> None: ...
 
 
@@ -189,7 +189,7 @@ class Leadership:
         self.counts.halted_at, self.counts.halted_why = sequence, why
         log.error("fold_halted", extra={"sequence": sequence, "why": why, "runbook": "halted.md"})
         self._election.set_eligible(False)
-        self._election.resign(f"cannot fold {sequence}")
+        self._election.resign(self._role.term, f"cannot fold {sequence}")
         self._wake.set()
 
     def _tell_tip(self) -> None:
@@ -238,7 +238,8 @@ class Leadership:
             self._on_active(False)  # noqa: FBT003
             for answer in committer.stepped_down():
                 self._answer(answer)
-            self._drain()
+            if committer.in_flight is None:  # else this node ends in the middle of an append, its state ahead of it
+                self._drain()
             log.info("leadership_ended", extra={"term": term, "sequence": self.state.sequence})
             self._wake.set()
 
@@ -247,7 +248,7 @@ class Leadership:
         deadline = self._clock.monotonic_us() + 2 * self._timeout_max_us
         while self._leads(term):
             if self._clock.monotonic_us() > deadline:
-                self._election.resign("the barrier could not be appended in time")
+                self._election.resign(self._role.term, "the barrier could not be appended in time")
                 return False
             if not await self._read_to_end():
                 await asyncio.sleep(RETRY_S)
@@ -271,10 +272,10 @@ class Leadership:
 
     def _adopt(self, tip: Tip | None) -> None:
         if tip is None:
-            self._election.resign("the ledger is empty; run `berth init`")
+            self._election.resign(self._role.term, "the ledger is empty; run `berth init`")
         else:
             self._election.adopt_term(tip.term)
-            self._election.resign(f"the ledger is at term {tip.term}")
+            self._election.resign(self._role.term, f"the ledger is at term {tip.term}")
 
     async def _read_to_end(self) -> bool:
         """Whether everything that the stream holds is folded."""
@@ -326,7 +327,7 @@ class Leadership:
                 flush, began_us=began_us, appended_us=appended_us, done_us=self._clock.monotonic_us()
             )
         elif stored is Stored.NO and not await self._read_to_end():
-            self._election.resign("a race was lost and the ledger cannot be read")
+            self._election.resign(self._role.term, "a race was lost and the ledger cannot be read")
         await asyncio.sleep(0)  # let what arrived meanwhile be taken in, even if this append never waited
 
     async def _store(self, payload: bytes, expected: Sequence, term: Term) -> Stored:
@@ -362,7 +363,7 @@ class Leadership:
         """Too long in doubt: stop leading, and do not stand again before the stream answers (step 7)."""
         why = "in doubt about an append for too long" if doubted else "nothing takes an append"
         self._election.set_eligible(False)
-        self._election.resign(why)
+        self._election.resign(self._role.term, why)
         self._recovering = asyncio.get_running_loop().create_task(self._eligible_again())
         return Stored.DOUBT if doubted else Stored.NO
 

@@ -1,6 +1,7 @@
 """What a raft node stands on in the real world: its disk, its connections, a thread for its election."""
 
 import asyncio
+import functools
 import gc
 import logging
 import random
@@ -85,4 +86,5 @@ class Machine:
     def election(
         self, make_core: Callable[[], RaftCore], promises: Promises, on_role: Callable[[RoleChanged], None]
     ) -> ElectionThread:
-        return ElectionThread(make_core, lambda: self.connect(keeps=False), promises, self.clock, on_role)
+        connect = functools.partial(self.connect, keeps=False)
+        return ElectionThread(make_core, connect, promises, self.clock, on_role, self._lost)
