@@ -242,18 +242,24 @@ class Evaluations:
 
     def folded(self, record: Record) -> None:
         """The ledger decided: what was placed here is accepted, what was decided otherwise is superseded."""
-        named = list(dict.fromkeys(key for transaction in record.transactions for key in requests_named(transaction)))
+        placed = {
+            (event.key, event.attempt): event.data.allocations
+            for transaction in record.transactions
+            for event in transaction
+            if isinstance(event.data, RequestPlaced)
+        }
+        named = dict.fromkeys(key for transaction in record.transactions for key in requests_named(transaction))
         for key in named:
             for work in list(self._attempts.get(key, ())):
                 if self._attempt_of(work) > work.item.attempt:
-                    self._decided_by(work, record)
+                    self._decided_by(work, record.sequence, is_mine=placed.get(work.key) == work.placed)
         self.assumptions.folded(named)
 
-    def _decided_by(self, work: Work, record: Record) -> None:
+    def _decided_by(self, work: Work, sequence: Sequence, *, is_mine: bool) -> None:
         if work.accepted is not None:
             self._forget(work)
-        elif any(_places(transaction, work) for transaction in record.transactions):
-            self._settle(work, Verdict.ACCEPTED, sequence=record.sequence)
+        elif is_mine:
+            self._settle(work, Verdict.ACCEPTED, sequence=sequence)
         else:
             self._settle(work, Verdict.SUPERSEDED)
 
@@ -320,14 +326,3 @@ class Evaluations:
             }
         )
         self._answers.setdefault(asker, []).append(outcome)
-
-
-def _places(transaction: Transaction, work: Work) -> bool:
-    """Whether the transaction is the one that was offered for this work."""
-    return any(
-        event.key == work.request_key
-        and event.attempt == work.item.attempt
-        and isinstance(event.data, RequestPlaced)
-        and event.data.allocations == work.placed
-        for event in transaction
-    )
