@@ -14,6 +14,7 @@ from berth.messages.commands import (
     Evaluation,
     EvaluationItem,
     EvaluationOutcome,
+    Grant,
     RefusalCode,
     Verdict,
 )
@@ -33,6 +34,7 @@ from berth_quota.waitlist import Waitlist
 
 ITEM_BYTES = 400
 """What an item of an evaluation takes beside the request's body, generously."""
+NO_GRANT = Grant()
 ANYTHING = (Wake(on=WakeOn.CAPACITY), Wake(on=WakeOn.NODES))
 
 TO_QUOTA = frozenset({RefusalCode.QUOTA, RefusalCode.CLASS})
@@ -71,8 +73,10 @@ class Evaluations:
 
     def submit(self, request: Request, digest: str, traceparent: str | None) -> None:
         """A request that neither the ledger nor this process knows."""
-        assert request.key not in self.undecided, f"I8: {request.key} arrives twice"
+        key = request.key
+        assert key not in self.undecided, f"I8: {key} arrives twice"
         waiting = Waiting(
+            key=key,
             request=request,
             digest=digest,
             attempt=Attempt(1),
@@ -81,7 +85,7 @@ class Evaluations:
             is_new=True,
             traceparent=traceparent,
         )
-        self.undecided[request.key] = waiting
+        self.undecided[key] = waiting
         self.waitlist.arrive(waiting)
 
     def decided(self, known: RequestState) -> Waiting | None:
@@ -275,6 +279,7 @@ class Evaluations:
             attempt=waiting.attempt,
             missing=self.waitlist.missing(waiting),
             alone=sent.alone,
+            grant=NO_GRANT,
             traceparent=waiting.traceparent,
         )
 

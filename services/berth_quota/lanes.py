@@ -27,6 +27,7 @@ class Waiting:
     `judged_at`: the newest sequence at which it was found to have no place. `is_gone`: decided meanwhile.
     """
 
+    key: RequestKey
     request: Request
     digest: str
     attempt: Attempt
@@ -38,10 +39,6 @@ class Waiting:
     judged_at: Sequence = Sequence(0)
     in_flight: bool = False
     is_gone: bool = False
-
-    @property
-    def key(self) -> RequestKey:
-        return self.request.key
 
 
 @dataclass(slots=True, eq=False)

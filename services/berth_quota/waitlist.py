@@ -71,6 +71,7 @@ class Waitlist:
         before = self._queued.get(known.key)
         self.unqueue(known.key)
         waiting = Waiting(
+            key=known.key,
             request=known.request,
             digest=known.digest,
             attempt=known.attempt,

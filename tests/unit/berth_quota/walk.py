@@ -58,6 +58,7 @@ from berth.messages.requests import Request
 from berth.model.check import accept
 from berth.model.ledger import State
 from berth.model.windows import free_now
+from berth.wire import codec
 from berth_quota.bounds import Bounds
 from berth_quota.service import QuotaService
 from tests.builders import T0, TEAM_A, a_record
@@ -252,7 +253,8 @@ class Walk:
         return self._records[sequence - 1]
 
     def _judge(self, service: QuotaService, proposal: Proposal) -> None:
-        outcomes = self.commit(*proposal.transactions)
+        offered = codec.decode_proposal(codec.encode_proposal(proposal))
+        outcomes = self.commit(*[transaction.events for transaction in offered.transactions])
         answer = ProposalAnswer(id=proposal.id, term=Term(1), sequence=self.leader.sequence, outcomes=tuple(outcomes))
         message = Message(subject=subjects.COMMIT, body=answer, tokens={}, token=proposal.id)
         self._perform(service, service.handle(message, self.now))
@@ -290,8 +292,7 @@ class Walk:
         self.now = end
 
     def _evaluate(self, service: QuotaService, ask: Ask) -> None:
-        evaluation = ask.body
-        assert isinstance(evaluation, Evaluation)
+        evaluation = codec.decode(Evaluation, codec.encode(ask.body))
         for item in evaluation.items:
             self.answer(service, self.scheduler.outcome(item), ask.token)
 
