@@ -97,7 +97,6 @@ class Nodes:
 
     def allocations(self, node: NodeId) -> NodeAnswer:
         """What should run on `node`, as of `sequence`; refused where the agent must register (again) first."""
-        self.assumptions.lift()
         known = self.state.cluster.nodes.get(node)
         interval = heartbeat_interval_ms(len(self.state.cluster.nodes))
         if known is None or known.state is not NodeState.READY:
