@@ -48,7 +48,7 @@ class ServerSettings:
     tls: TlsFiles | None = None
     insecure_network: bool = False
     store_bytes_max: int = 64 * 1024**3
-    connections_max: int = 1_024
+    connections_max: int = 16_384
     consumers_max: int = 256
 
 

@@ -44,7 +44,7 @@ class StreamMisconfigured(BerthError):
     def __init__(self, name: str, problems: list[str]) -> None:
         super().__init__(
             f"{name}: {'; '.join(problems)}",
-            hint="Berth does not change it by itself: see docs/runbooks/stream_misconfigured.md",
+            hint="Berth does not change it by itself: see docs/runbooks/stream-misconfigured.md",
         )
         self.problems = problems
 

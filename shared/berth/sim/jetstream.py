@@ -83,6 +83,9 @@ class SimulatedJetStream:
         """The consumer is gone, as after its server was lost; its reader is not told."""
         self._consumers.pop((stream, consumer)).close()
 
+    def has_consumer(self, stream: str, consumer: str) -> bool:
+        return (stream, consumer) in self._consumers
+
     def unpin(self, stream: str, consumer: str) -> None:
         """An operator takes the pin from whoever holds it."""
         self._consumers[(stream, consumer)].unpin()

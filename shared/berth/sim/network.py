@@ -26,7 +26,9 @@ _AFTER_SECONDS = 1e-7
 class NetworkFaults:
     """What may happen to one message on one hop. `delay_us`: least and most, microseconds.
 
-    Without `reordered`, what one connection sends or receives keeps its order, as on TCP.
+    Doubled is only what the server delivers: what a client sends once, the server reads at most once.
+    Without `reordered`, what one connection sends or receives keeps its order, as on TCP; a stream's messages
+    to a consumer always do.
     """
 
     delay_us: tuple[int, int] = (0, 0)
@@ -212,14 +214,20 @@ class SimulatedNetwork:
         self.travel(owner.inward, receive, via=owner, sure=sure)
 
     def travel(self, hop: _Hop, arrive: Callable[[], None], *, via: "SimulatedBus", sure: bool = False) -> None:
-        """Let `arrive` happen after this hop's delay, once, twice or never (`sure`: once); not at all when the
-        connection was lost in the meantime.
+        """Let `arrive` happen after this hop's delay, once, twice or never (`sure`: once and in order); not at all
+        when the connection was lost in the meantime. Only what comes in may be doubled.
         """
         faults, random, number = self.faults, self._random, via.number
+        overtakes = faults.reordered and not sure
         copies = 1
         if not sure and faults.dropped_permille and random.randrange(1000) < faults.dropped_permille:
             copies = 0
-        elif not sure and faults.doubled_permille and random.randrange(1000) < faults.doubled_permille:
+        elif (
+            not sure
+            and hop is via.inward
+            and faults.doubled_permille
+            and random.randrange(1000) < faults.doubled_permille
+        ):
             copies = 2
 
         def landed() -> None:
@@ -230,11 +238,11 @@ class SimulatedNetwork:
         for _ in range(copies):
             least, most = faults.delay_us
             delay = random.randint(least, most) / 1e6 if most else 0.0
-            if delay == 0.0 and (faults.reordered or hop.busy_until < loop.time()):
+            if delay == 0.0 and (overtakes or hop.busy_until < loop.time()):
                 loop.call_soon(landed)
                 continue
             when = loop.time() + delay
-            if not faults.reordered:
+            if not overtakes:
                 when = hop.busy_until = max(when, hop.busy_until + _AFTER_SECONDS)
             loop.call_at(when, landed)
 
