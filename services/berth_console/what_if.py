@@ -1,14 +1,16 @@
-"""What would be decided on the running cluster's state: the services themselves, in a Cell (`berth plan --live`)."""
+"""What would be decided on the running cluster's state, and why not otherwise (`berth plan --live`, `berth explain`)."""
 
 from pydantic import TypeAdapter, ValidationError
 
-from berth.errors import InvalidCommand, Problem
+from berth.errors import InvalidCommand, NotFound, Problem
+from berth.ids import Namespace, RequestId
 from berth.messages.commands import Query
 from berth.messages.requests import Document, Request
 from berth.messages.validation import problems
 from berth.model.ledger import State
 from berth.model.read_models import Row
 from berth.subjects import CLUSTER
+from berth_cell.explain import explain
 from berth_cell.plan import plan
 
 REQUESTS_MAX = 256
@@ -47,3 +49,18 @@ def planned(state: State, namespace: str, query: Query, now_ms: int) -> Row:
         raise InvalidCommand(foreign)
     result = plan(state, document.requests, at_ms=now_ms, explain=document.explain, salt=document.seed)
     return result.as_mapping()
+
+
+def explained(state: State, namespace: str, query: Query, now_ms: int) -> Row:
+    """Why the one request that the query names stands where it stands.
+
+    Raises:
+        InvalidCommand: not exactly one id. NotFound: no such request.
+    """
+    if len(query.ids) != 1:
+        raise InvalidCommand([Problem(path="ids", expected="expected exactly one")])
+    owner, _, request = query.ids[0].rpartition("/")
+    owner = owner or namespace
+    if namespace not in (CLUSTER, owner):
+        raise NotFound(f"{namespace} has no request {query.ids[0]}")
+    return explain(state, (Namespace(owner), RequestId(request)), at_ms=now_ms)
