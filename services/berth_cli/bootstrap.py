@@ -45,17 +45,6 @@ class Size:
     reservations: int = 1
 
 
-def raft_members(count: int) -> tuple[str, ...]:
-    """The names of the raft nodes of a cluster.
-
-    Raises:
-        InvalidSetting: a number that gains nothing over the next smaller odd one, or none.
-    """
-    if count < 1 or count % 2 == 0:
-        raise InvalidSetting(f"{count} raft nodes", hint="3 or 5, or 1 for development: an even number adds no safety")
-    return tuple(f"raft-{number}" for number in range(1, count + 1))
-
-
 # --- the folder -------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from berth import subjects
 from berth.adapters.server_config import ServerSettings
 from berth.adapters.users import seed_file
 from berth.errors import InvalidSetting
-from berth_cli import bootstrap
+from berth_cli import bootstrap, layout
 from berth_cli.context import Target, on_cluster
 from berth_cli.folder import Folder, is_held, recorded_processes
 from berth_cli.output import note, print_json, print_lines
@@ -48,7 +48,7 @@ def init(
     if client or agent:
         _more_keys(folder, client or [], agent or [], as_json=target.as_json)
         return
-    members = bootstrap.raft_members(raft)
+    members = layout.raft_members(raft)
     if target.url is not None:
         seed = target.nkey or seed_file(folder.keys, subjects.INIT)
         created = asyncio.run(bootstrap.create_ledger(target.url, seed, members=members))

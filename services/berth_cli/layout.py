@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from berth import subjects
+from berth.errors import InvalidSetting
 from berth_cli.folder import Folder
 from berth_cli.processes import Program
 
@@ -57,6 +58,17 @@ class Addresses:
     @property
     def console_url(self) -> str:
         return f"http://127.0.0.1:{self.console_port}"
+
+
+def raft_members(count: int) -> tuple[str, ...]:
+    """The names of the raft nodes of a cluster.
+
+    Raises:
+        InvalidSetting: a number that gains nothing over the next smaller odd one, or none.
+    """
+    if count < 1 or count % 2 == 0:
+        raise InvalidSetting(f"{count} raft nodes", hint="3 or 5, or 1 for development: an even number adds no safety")
+    return tuple(f"raft-{number}" for number in range(1, count + 1))
 
 
 def services(

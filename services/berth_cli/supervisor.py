@@ -188,8 +188,8 @@ class Supervisor:
         """The raft nodes of the folder's ledger, or those that are asked for where there is none yet."""
         there = read_members(self._folder)
         if self._wish.raft is None:
-            return there or bootstrap.raft_members(3)
-        asked = bootstrap.raft_members(self._wish.raft)
+            return there or layout.raft_members(3)
+        asked = layout.raft_members(self._wish.raft)
         if there is not None and there != asked:
             raise bootstrap.OtherMembers(there)
         return asked

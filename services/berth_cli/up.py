@@ -74,6 +74,8 @@ def up(
         raise InvalidSetting("`berth up` starts a cluster of its own", hint="it takes --dir, not --url or --nkey")
     if empty and nodes:
         raise InvalidSetting("--empty means no nodes", hint="give --nodes or --empty")
+    if raft is not None:
+        layout.raft_members(raft)
     wish = Wish(
         raft=raft,
         schedulers=schedulers,
@@ -182,7 +184,8 @@ def _start_detached(folder: Folder, wish: Wish, lock: int) -> None:
 
 
 def _follow(pipe: int, folder: Folder) -> None:
-    """Pass on what the daemon reports until it is ready. Raises NotStarted."""
+    """Pass on what the daemon reports until it is ready, or has ended. Raises NotStarted."""
+    failure: NotStarted | None = None
     with os.fdopen(pipe, encoding="utf-8") as reports:
         for line in reports:
             report: dict[str, Any] = json.loads(line)
@@ -191,9 +194,11 @@ def _follow(pipe: int, folder: Folder) -> None:
             if "failed" in report:
                 failure = NotStarted(report["failed"])
                 failure.exit_code = report["exit_code"]
-                raise failure
-            note(report["tell"])
-    lines = last_lines(folder.log("supervisor"))
+            else:
+                note(report["tell"])
+    if failure is not None:
+        raise failure
+    lines = last_lines(folder.log(layout.SUPERVISOR))
     raise NotStarted("the supervisor ended without a word", hint="\n".join(["the end of its log:", *lines]))
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from berth.errors import InvalidSetting
-from berth_cli.bootstrap import raft_members
 from berth_cli.folder import Folder
-from berth_cli.layout import STOP_ORDER, Addresses, ProcessSpec, Wish, inherited, services
+from berth_cli.layout import STOP_ORDER, Addresses, ProcessSpec, Wish, inherited, raft_members, services
 
 ADDRESSES = Addresses(nats_url="nats://127.0.0.1:4222", console_port=4223)
 
