@@ -90,10 +90,10 @@ class Errands:
 
     def step(self, now_ms: int) -> list[Offered[Errand]]:
         """The transactions that are due; what the view shows done is answered."""
-        ready = [one for one in self._pending if self.state.sequence >= one.view or now_ms >= one.wait_until]
+        ready = [one for one in self._pending if self._is_ready(one, now_ms)]
         if not ready:
             return []
-        self._pending = [one for one in self._pending if one not in ready]
+        self._pending = [one for one in self._pending if not self._is_ready(one, now_ms)]
         offered: list[Offered[Errand]] = []
         self.assumptions.lay()
         for errand in ready:
@@ -107,6 +107,9 @@ class Errands:
                 self.assumptions.add(step.request, step.attempt, step.placed, at=max(self.state.at, now_ms))
             offered.append(Offered(transaction=step.transaction, purpose=errand))
         return offered
+
+    def _is_ready(self, errand: Errand, now_ms: int) -> bool:
+        return self.state.sequence >= errand.view or now_ms >= errand.wait_until
 
     def decided(self, outcome: Outcome[Errand], now_ms: int) -> None:
         """The leader accepted or refused one step."""

@@ -128,8 +128,10 @@ class Nodes:
 
     def _drain(self, now_ms: int) -> None:
         changes = self._changes()
+        keys = list(to_be_moved(self.state))
+        self._unmovable = {key: self._unmovable[key] for key in keys if key in self._unmovable}
         begun = 0
-        for key in to_be_moved(self.state):
+        for key in keys:
             name = ("move", *key)
             if name in self.errands or key in self.assumptions or self._unmovable.get(key) == changes:
                 continue
