@@ -1,6 +1,7 @@
 """`berth explain` and `berth trace`: why a request stands where it stands, and what happened to it."""
 
 import asyncio
+import re
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ app = typer.Typer()
 TRACE_WITHIN_S = 3.0
 """Spans leave the services a little after the work; a trace asked for at once is waited for."""
 
+TRACE_ID = re.compile(r"[0-9a-f]{32}")
 Id = Annotated[str, typer.Argument(metavar="ID", help="namespace/id, or id.")]
 
 
@@ -41,15 +43,17 @@ def explain(target: Target, name: Id) -> None:
     if answer.get("nodes"):
         print_lines(*(f"  {line}" for line in node_lines(answer["nodes"])))
     if answer.get("change"):
-        print_lines(f"Next: {answer['change']}")
+        print_lines(f"Next: {answer['change']['sentence']}")
 
 
 @app.command("trace")
 @on_cluster
 def trace(target: Target, name: Id) -> None:
-    """The request's way through all services, as one trace."""
+    """The request's way through all services, as one trace. A trace id does as well."""
 
     async def act(cluster: Cluster) -> list[dict[str, Any]]:
+        if TRACE_ID.fullmatch(name):
+            return await cluster.query("trace", ids=(name,))
         namespace, request = await full_id(cluster, name)
         waited = 0.0
         spans: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What would be decided on the running cluster's state, and why not otherwise (`berth plan --live`, `berth explain`)."""
+"""What would be decided on the running state, and why not otherwise (`berth plan --live`, `berth explain`)."""
 
 from pydantic import TypeAdapter, ValidationError
 

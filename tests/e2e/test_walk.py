@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import re
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,12 @@ def test_a_request_leaves_one_trace_through_all_services(cluster: RunningCluster
     ids = {span["span_id"] for span in spans}
     assert [span["name"] for span in spans if span["parent"] not in ids] == ["publish berth.v1.request.{namespace}"]
 
+    url = f"{cluster.described()['console_url']}/traces/{spans[0]['trace_id']}"
+    with urllib.request.urlopen(url) as answered:
+        page = answered.read().decode()
+    shown = re.findall(r'data-span-id="([0-9a-f]+)" data-parent-id="([0-9a-f]*)"', page)
+    assert sorted(shown) == sorted((span["span_id"], span["parent"] or "") for span in spans)
+
 
 def test_the_events_tell_the_story_and_two_replays_agree(cluster: RunningCluster) -> None:
     types = [event["type"] for event in cluster.run("events", "--json").json]
@@ -183,6 +191,20 @@ def test_a_reservation_is_drawn_from_and_ends(cluster: RunningCluster) -> None:
     eventually(lambda: status_of(cluster, "booked/inside"), lambda status: status == "released")
     assert cluster.run("reservation", "cancel", "res1").code == 0
     assert cluster.run("reservation", "show", "res1", "--json").json["state"] == "released"
+
+
+def test_explain_names_every_node_and_the_smallest_change(cluster: RunningCluster) -> None:
+    assert cluster.submit(a_request("too-big", cores=500), wait=1).code == 5
+
+    told = cluster.run("explain", "too-big", "--json").json
+
+    assert {node["node"] for node in told["nodes"]} == {
+        node["id"] for node in cluster.run("nodes", "list", "--json").json
+    }
+    assert all(node["reasons"] for node in told["nodes"])
+    smaller = told["change"]["at_most"]["cpu_millicores"] / 1000
+    assert cluster.submit(a_request("small-enough", cores=smaller)).code == 0
+    assert cluster.run("release", "small-enough").code == 0
 
 
 def test_planning_live_submits_nothing(cluster: RunningCluster) -> None:
