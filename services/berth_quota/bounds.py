@@ -21,6 +21,12 @@ class Bounds:
     proposal_transactions_max: int = 128
     message_bytes_max: int = 512 * 1024
     """Half of what the server takes: sizes are estimates."""
+    gather_ms: int = 100
+    """Changes that come while queued requests are being driven are taken together after this long."""
+    failed_max: int = 5
+    """A request on which schedulers fail so often in a row rests for a while, so that nobody waits for it."""
+    rest_ms: int = 30_000
+    """That while."""
     failures_max: int = 16
     """Wake-ups of one shape stop after this many failures in a row."""
     window_max: int = 256

@@ -140,16 +140,31 @@ class Evaluations:
                 self._no_place(lane, waiting, reasons, outcome.wake or ANYTHING, judged_at)
                 self._land(sent, failed=True)
             case Verdict.CONTENDED:
-                sent.alone, sent.asked = True, ""
+                waiting.alone, sent.asked = True, ""
                 self._again.append(sent)
             case Verdict.UNAVAILABLE:
-                self._in_flight.asked(self._next_id(), [sent], again_at=now_ms + self._pause())
+                self._unavailable(sent, outcome, now_ms)
             case Verdict.SUPERSEDED:
                 self._land(sent, failed=None)
                 self._judge_later(lane, waiting, now_ms + self._bounds.evaluation_ms)
             case Verdict.REFUSED:
                 self._land(sent, failed=None)
                 self._refused(sent, outcome, now_ms)
+
+    def _unavailable(self, sent: Sent, outcome: EvaluationOutcome, now_ms: int) -> None:
+        """Sent again after a pause. Where a scheduler failed, alone: the others of its message must not suffer
+        from it; and after some failures it rests, so that nobody waits for what it would use.
+        """
+        waiting = sent.waiting
+        if outcome.refusal is not None and outcome.refusal.code is RefusalCode.INTERNAL:
+            waiting.failed += waiting.alone
+            waiting.alone = True
+        if waiting.failed < self._bounds.failed_max:
+            self._in_flight.asked(self._next_id(), [sent], again_at=now_ms + self._pause())
+        else:
+            waiting.failed = 0
+            self._land(sent, failed=None)
+            self._judge_later(sent.lane, waiting, now_ms + self._bounds.rest_ms)
 
     def _refused(self, sent: Sent, outcome: EvaluationOutcome, now_ms: int) -> None:
         """For quota or class: judge it on the newest state. Where no state will change it: reject it."""
@@ -212,7 +227,7 @@ class Evaluations:
                 case _:
                     raise AssertionError("who waits for what is in flight is not ruled on")
 
-        self.waitlist.drive(rule, lambda: self._bounds.in_flight_max - len(self._in_flight))
+        self.waitlist.drive(rule, lambda: self._bounds.in_flight_max - len(self._in_flight), now_ms)
         return self._asks(leaving, now_ms)
 
     def _no_place(
@@ -250,11 +265,11 @@ class Evaluations:
         heapq.heappush(self._later, (due, self._serial, on_news, lane, waiting))
 
     def _asks(self, leaving: list[Sent], now_ms: int) -> list[Ask]:
-        asks = [self._ask([sent], now_ms) for sent in leaving if sent.alone]
+        asks = [self._ask([sent], now_ms) for sent in leaving if sent.waiting.alone]
         together: list[Sent] = []
         size = 0
         for sent in leaving:
-            if sent.alone:
+            if sent.waiting.alone:
                 continue
             more = sent.waiting.size + ITEM_BYTES
             full = len(together) == self._bounds.evaluation_items_max
@@ -278,13 +293,13 @@ class Evaluations:
             digest=waiting.digest,
             attempt=waiting.attempt,
             missing=self.waitlist.missing(waiting),
-            alone=sent.alone,
+            alone=waiting.alone,
             grant=NO_GRANT,
             traceparent=waiting.traceparent,
         )
 
     def deadline(self) -> int | None:
         """When an evaluation runs out of time, or somebody is judged again."""
-        times = [self._later[0][0]] if self._later else []
-        flight = self._in_flight.deadline()
-        return min([*times, flight], default=None) if flight is not None else min(times, default=None)
+        later = self._later[0][0] if self._later else None
+        times = (later, self._in_flight.deadline(), self.waitlist.deadline())
+        return min((time for time in times if time is not None), default=None)

@@ -15,7 +15,7 @@ from berth_quota.lanes import Lane, Waiting
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sent:
-    """One entry. `seen`: the sequence that it was admitted on. `alone`: it lost races before.
+    """One entry. `seen`: the sequence that it was admitted on.
 
     `asked`: the id of the newest evaluation that it was sent in.
     `is_accepted`: a scheduler says that it is committed; the ledger has not shown it yet.
@@ -26,7 +26,6 @@ class Sent:
     amount: Resources
     seen: Sequence
     asked: str = ""
-    alone: bool = False
     is_accepted: bool = False
 
     @property

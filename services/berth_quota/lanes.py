@@ -25,6 +25,7 @@ class Waiting:
     """One request that waits. `is_new`: the ledger does not know it yet. `size`: bytes of its body.
 
     `judged_at`: the newest sequence at which it was found to have no place. `is_gone`: decided meanwhile.
+    `alone`: to be evaluated in a message of its own. `failed`: how often in a row schedulers failed on it.
     """
 
     key: RequestKey
@@ -39,6 +40,8 @@ class Waiting:
     judged_at: Sequence = Sequence(0)
     in_flight: bool = False
     is_gone: bool = False
+    alone: bool = False
+    failed: int = 0
 
 
 @dataclass(slots=True, eq=False)

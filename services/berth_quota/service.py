@@ -104,7 +104,9 @@ class QuotaService:
         self._changes.clear()
         effects: list[Effect] = []
         for key, (traceparent, leaves) in _named(record).items():
-            effects += self._decided(self.state.queue.requests[key], traceparent, leaves=leaves)
+            known = self.state.queue.requests.get(key)
+            if known is not None:  # else it was forgotten in the same record
+                effects += self._decided(known, traceparent, leaves=leaves)
         self._evaluations.news()
         if not self.is_active and waitlist.wants_drive:
             waitlist.ignore_news()

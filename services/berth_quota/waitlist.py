@@ -42,6 +42,7 @@ class Waitlist:
         self._parked: dict[str, dict[Lane, None]] = {}
         self._blocked: dict[str, Rank] = {}
         self._serial = 0
+        self._taken_ms = 0
 
     def __len__(self) -> int:
         """Queued requests."""
@@ -157,10 +158,12 @@ class Waitlist:
                 waiting.in_flight = False
             self._forget_empty(lane)
 
-    def _start_woken(self) -> None:
+    def _start_woken(self, now_ms: int) -> None:
+        """A change drives all that wait for it. While lanes are driven, changes are taken together now and then."""
         woken = list(self._woken)
         self._woken.clear()
-        if not self._driven:
+        if not self._driven or now_ms >= self._taken_ms + self._bounds.gather_ms:
+            self._taken_ms = now_ms
             woken += self._wakeups.take()
         for lane in dict.fromkeys(woken):
             if lane.is_driven:
@@ -175,13 +178,17 @@ class Waitlist:
 
     # --- who goes ---------------------------------------------------------------------------------------
 
-    def drive(self, rule: Rule, room: Callable[[], int]) -> None:
+    def deadline(self) -> int | None:
+        """When changes that came during a drive are taken at the latest (milliseconds UTC)."""
+        return self._taken_ms + self._bounds.gather_ms if self._driven and self._wakeups.has_news() else None
+
+    def drive(self, rule: Rule, room: Callable[[], int], now_ms: int) -> None:
         """Rule on everybody who may go now, best first, as long as there is `room`.
 
         `rule` is told each ruling at once and updates `assumed` before the next. Who fails only because of
         what is in flight is parked, and everybody after it who shares its limits: nothing overtakes.
         """
-        self._start_woken()
+        self._start_woken(now_ms)
         while self._order and room() > 0:
             _, _, lane = heapq.heappop(self._order)
             lane.is_listed = False

@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.messages.commands import RefusalCode, Verdict
+from berth.messages.commands import EvaluationOutcome, RefusalCode, Verdict
 from berth.messages.reasons import ReasonCode
 from berth_quota.bounds import Bounds
 from tests.builders import TEAM_A, TEAM_B, a_quota
@@ -139,6 +139,37 @@ def test_a_scheduler_that_is_not_ready_is_asked_again_soon() -> None:
     walk.wait(100)
 
     assert walk.said("web") == [("placed", 1)]
+
+
+def failing(request: str) -> EvaluationOutcome:
+    return verdict(request, Verdict.UNAVAILABLE, refusal={"code": "internal", "detail": "see its log"})
+
+
+def test_one_request_on_which_a_scheduler_fails_does_not_take_the_others_of_its_message_with_it() -> None:
+    walk = a_walk()
+    walk.scheduler.verdicts.update({name: failing(name) for name in "abc"})
+    walk.submit(wants("a"), wants("b"), wants("c"))
+    walk.scheduler.verdicts["b"] = failing("b")
+
+    walk.wait(1_000)
+
+    assert [len(evaluation.items) for evaluation in walk.evaluations[:4]] == [3, 1, 1, 1]
+    assert [walk.said(name) for name in "ac"] == [[("placed", 1)]] * 2
+    assert walk.said("b") == [("placed", 1)], "it failed twice"
+
+
+def test_nobody_waits_for_what_schedulers_always_fail_on() -> None:
+    walk = a_walk(a_quota(hard=cores(2)))
+    walk.scheduler.fails_on = "bad"
+    walk.submit(wants("bad", 2))
+    walk.submit(wants("good", 2))
+    assert walk.evaluated() == ["bad"]
+
+    walk.wait(10_000)
+
+    assert walk.said("good") == [("placed", 1)]
+    walk.wait(walk.bounds.rest_ms)
+    assert walk.said("bad") == [("queued", 1)], "it is judged again: now its quota is used"
 
 
 def test_what_lost_its_races_is_sent_again_alone() -> None:

@@ -285,6 +285,21 @@ def test_a_head_that_does_not_fit_does_not_block_others() -> None:
     assert walk.said("small")[-1] == ("placed", 2)
 
 
+def test_one_that_no_scheduler_answers_for_does_not_hold_up_the_wake_ups_of_others() -> None:
+    walk = a_full_walk(waiting=1)
+    walk.submit(wants("other", 1, priority=10))
+    walk.hold_scheduler = True
+    walk.happened(a_node("tiny", cpu=1))
+    walk.hold_scheduler = False
+    walk.drop_asked("web-00")
+    walk.evaluations.clear()
+
+    leaves(walk, "full")
+    walk.wait(walk.bounds.gather_ms)
+
+    assert walk.said("other")[-1] == ("placed", 2)
+
+
 def test_no_work_grows_with_the_length_of_the_queue() -> None:
     walk = a_full_walk(waiting=200)
     walk.happened(a_node("tiny", cpu=1))

@@ -73,9 +73,12 @@ class FirstFit:
     def __init__(self, walk: "Walk") -> None:
         self._walk = walk
         self.verdicts: dict[str, EvaluationOutcome] = {}
+        self.fails_on: str | None = None
 
     def outcome(self, item: EvaluationItem) -> EvaluationOutcome:
         request, state = item.request, self._walk.leader
+        if request.id == self.fails_on:
+            return outcome_of(item, Verdict.UNAVAILABLE, refusal={"code": "internal"})
         overruled = self.verdicts.pop(request.id, None)
         if overruled is not None:
             return overruled.model_copy(update={"attempt": item.attempt})
@@ -251,6 +254,14 @@ class Walk:
 
     def record(self, sequence: int) -> Record:
         return self._records[sequence - 1]
+
+    def drop_asked(self, request: str) -> None:
+        """What schedulers were asked about `request` is lost; the rest is answered."""
+        for service, ask in list(self._asked):
+            self._asked.remove((service, ask))
+            for item in ask.body.items:
+                if item.request.id != request:
+                    self.answer(service, self.scheduler.outcome(item), ask.token)
 
     def _judge(self, service: QuotaService, proposal: Proposal) -> None:
         offered = codec.decode_proposal(codec.encode_proposal(proposal))
