@@ -40,9 +40,9 @@ from berth.messages.reasons import ReasonCode, sentence
 from berth.messages.requests import Effect, Request
 from berth.model import entitlement, feasibility, reservation_rules
 from berth.model.cluster import Allocation, AllocationState
-from berth.model.folds import new_allocation
 from berth.model.ledger import State
 from berth.model.queue import SETTLED, RequestState
+from berth.model.topology import Surroundings
 
 LOST_TAINT = "berth/lost"
 GROUNDS_OF_EVICTION = frozenset(
@@ -96,28 +96,27 @@ def _queued(state: State, event: Event, data: RequestQueued, _at: int) -> Refusa
     return None
 
 
-def _placed(state: State, event: Event, data: RequestPlaced, at: int) -> Refusal | None:
+def _placed(state: State, event: Event, data: RequestPlaced, _at: int) -> Refusal | None:
     request = _open_request(state, event)
     if isinstance(request, Refusal):
         return request
     live = [state.cluster.allocations[request.request.namespace, name] for name in request.live]
     taken = {one.index for one in live if one.state is AllocationState.PLACED}  # a releasing one has its successor
-    mark = state.journal.begin()
-    try:
-        for placed in data.allocations:
-            refusal = _instance(state, request, placed, taken)
-            if refusal is not None:
-                return refusal
-            # the next instance sees this one as its sibling
-            allocation = new_allocation(request, placed, at=at, sequence=state.sequence)
-            taken.add(allocation.index)
-            state.cluster.occupy(allocation)
-    finally:
-        state.journal.undo(mark)
+    around = feasibility.surroundings_of(state, request.request)
+    for placed in data.allocations:
+        found = _instance(state, request, placed, taken, around)
+        if isinstance(found, Refusal):
+            return found
+        taken.add(found)
+        if around is not None:
+            around.count(state.cluster.nodes[placed.node], 1)  # the next instance sees this one as its sibling
     return None if data.allocations else refuse(RefusalCode.INVALID, f"{_spoken(request.key)} is placed nowhere")
 
 
-def _instance(state: State, request: RequestState, placed: AllocationPlaced, taken: set[int]) -> Refusal | None:
+def _instance(
+    state: State, request: RequestState, placed: AllocationPlaced, taken: set[int], around: Surroundings | None
+) -> int | Refusal:
+    """Which instance of its request it is, or why it may not be placed there."""
     body = request.request
     if (body.namespace, placed.id) in state.cluster.allocations:
         return refuse(RefusalCode.SUPERSEDED, f"{placed.id} exists already")
@@ -129,10 +128,10 @@ def _instance(state: State, request: RequestState, placed: AllocationPlaced, tak
     node = state.cluster.nodes.get(placed.node)
     if node is None:
         return refuse(RefusalCode.RULE, f"no node {placed.node}")
-    reasons = feasibility.required_reasons(state, node, body)
+    reasons = feasibility.required_reasons(state, node, body, around)
     if reasons:
         return refuse(RefusalCode.RULE, f"{placed.id} on {node.id}: {sentence(reasons[0])}")
-    return None
+    return index
 
 
 def _index_of(request: Request, name: str) -> int | None:
