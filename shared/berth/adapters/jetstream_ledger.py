@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import tenacity
@@ -62,6 +63,7 @@ class JetStreamLedger:
         self._api = api
         self._settings = settings
         self._doubted: Sequence | None = None
+        self._server_ms: int | None = None
 
     @classmethod
     async def open(cls, bus: Connection, settings: LedgerSettings) -> "JetStreamLedger":
@@ -115,10 +117,16 @@ class JetStreamLedger:
             Unreachable: nobody answered, or there is no such stream.
         """
         try:
-            state = (await self._api.call(f"STREAM.INFO.{STREAM}"))["state"]
+            answer = await self._api.call(f"STREAM.INFO.{STREAM}")
         except ApiRefused as error:
             raise Unreachable(error.message) from None
-        return Sequence(int(state["last_seq"]))
+        self._server_ms = _milliseconds(str(answer["ts"]))
+        return Sequence(int(answer["state"]["last_seq"]))
+
+    @property
+    def server_ms(self) -> int | None:
+        """The server's wall clock in milliseconds UTC as of the last answer to `last_sequence`; None before it."""
+        return self._server_ms
 
     async def read(self, sequence: Sequence) -> StoredMessage | None:
         """The message stored at `sequence`, or None; from the stream's leader, not a copy (no direct get).
@@ -211,6 +219,11 @@ class JetStreamLedger:
             pull.close()
             raise
         return pull, int(created["num_pending"])
+
+
+def _milliseconds(stamp: str) -> int:
+    """Of an RFC 3339 stamp with nanoseconds, as the server writes them."""
+    return int(datetime.fromisoformat(stamp).timestamp() * 1000)
 
 
 def read_acknowledgement(answer: dict[str, Any], expected: Sequence) -> AppendResult:

@@ -12,7 +12,6 @@ import logging
 import re
 import secrets
 import ssl
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,12 @@ from pathlib import Path
 import nats.aio.client
 import nats.errors
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from berth.adapters.connection import INBOX, headers_size
 from berth.adapters.nats_server import is_new_enough, parse_version
+from berth.adapters.outbox import Outbox, Outgoing
 from berth.adapters.users import public_key
-from berth.errors import BerthError, InvalidCommand, Overloaded, Problem, Unreachable
+from berth.errors import BerthError, InvalidCommand, Problem, Unreachable
 from berth.ports import Envelope
 
 log = logging.getLogger(__name__)
@@ -33,8 +32,6 @@ log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 5
 _CONNECT_SECONDS = 2
 _CLOSE_WAIT_SECONDS = 0.3
-_PAYLOAD_PARTS = 64
-"""What a subject, a reply and the frame of a queued message weigh beside it, roughly, in bytes."""
 _PERMISSION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 
 
@@ -64,15 +61,6 @@ class BusSettings:
     keeps_while_disconnected: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outgoing:
-    subject: str
-    payload: bytes
-    headers: dict[str, str] | None
-    reply: str
-    weight: int
-
-
 class NatsBus:
     """One connection. Made by `connect`; `lost` is called with the reason when it ends for good, which is fatal:
     the process exits and its supervisor starts it again.
@@ -82,10 +70,13 @@ class NatsBus:
         self._settings = settings
         self._lost = lost
         self._connection = nats.aio.client.Client()
-        self._outbox: deque[_Outgoing | Subscription | asyncio.Future[None]] = deque()
-        self._outbox_bytes = 0
-        self._queued = asyncio.Event()
         self._up = asyncio.Event()
+        self._outbox = Outbox(
+            self._connection,
+            up=self._up,
+            keeps=settings.keeps_while_disconnected,
+            bytes_max=settings.outbound_bytes_max,
+        )
         self._sender: asyncio.Task[None] | None = None
         self._listeners: list[tuple[Callable[[], None] | None, Callable[[], None] | None]] = []
         self._deaf: dict[str, str] = {}
@@ -117,11 +108,11 @@ class NatsBus:
             raise Unreachable(
                 f"no NATS server answers at {settings.url}", hint="is the cluster running? (`berth status`)"
             ) from None
-        except Unreachable:
+        except BaseException:
             await bus.close()
             raise
         bus._up.set()
-        bus._sender = asyncio.create_task(bus._send_queued(), name=f"bus sender of {settings.user}")
+        bus._sender = asyncio.create_task(bus._outbox.run(), name=f"bus sender of {settings.user}")
         bus._sender.add_done_callback(bus._on_sender_ended)
         return bus
 
@@ -204,11 +195,8 @@ class NatsBus:
         Raises:
             Unreachable: it did not say so within 10 s.
         """
-        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox.append(sent)
-        self._queued.set()
         try:
-            await sent
+            await self._outbox.written()
             # The client's flush writes its PING past what is still in its buffer, so the first round trip
             # proves nothing; during it the buffer is written, so the second one does.
             await self._connection.flush()
@@ -251,55 +239,14 @@ class NatsBus:
             raise InvalidCommand(
                 [Problem(path=subject, expected=f"at most {self.payload_max} bytes with headers, these are {size}")]
             )
-        if not self._up.is_set() and not self._settings.keeps_while_disconnected:
-            return
-        weight = size + _PAYLOAD_PARTS
-        if self._outbox_bytes + weight > self._settings.outbound_bytes_max:
-            raise Overloaded(
-                f"{self._outbox_bytes} bytes wait to be sent to {subject} and others",
-                hint="the bus is slow or gone; try again later",
-            )
-        self._outbox_bytes += weight
-        self._outbox.append(
-            _Outgoing(subject=subject, payload=payload, headers=headers or None, reply=reply or "", weight=weight)
+        self._outbox.put(
+            Outgoing(subject=subject, payload=payload, headers=headers or None, reply=reply or "", size=size)
         )
-        self._queued.set()
 
     @property
     def payload_max(self) -> int:
         """Bytes of payload and headers that the server takes in one message."""
         return self._connection.max_payload
-
-    async def _send_queued(self) -> None:
-        """One task writes everything in order: no task and no await per message in the caller."""
-        while True:
-            await self._queued.wait()
-            self._queued.clear()
-            while self._outbox:
-                match self._outbox.popleft():
-                    case _Outgoing() as message:
-                        await self._send(message)
-                    case Subscription() as subscription:
-                        with contextlib.suppress(nats.errors.Error):  # it ended with the connection
-                            await subscription.unsubscribe()
-                    case reached:
-                        if not reached.done():
-                            reached.set_result(None)
-
-    async def _send(self, message: _Outgoing) -> None:
-        if not self._up.is_set():
-            if not self._settings.keeps_while_disconnected:
-                self._outbox_bytes -= message.weight
-                return
-            await self._up.wait()
-        self._outbox_bytes -= message.weight
-        try:
-            await self._connection.publish(message.subject, message.payload, message.reply, message.headers)
-        except nats.errors.Error as error:  # at most once: the connection broke just now, or a subject is malformed
-            log.warning(
-                "message_dropped",
-                extra={"user": self._settings.user, "subject": message.subject, "why": repr(error)},
-            )
 
     def _on_sender_ended(self, sender: asyncio.Task[None]) -> None:
         if not sender.cancelled() and (error := sender.exception()) is not None:
@@ -334,8 +281,7 @@ class NatsBus:
             nonlocal live
             if live:
                 live = False
-                self._outbox.append(subscription)
-                self._queued.set()
+                self._outbox.end(subscription)
 
         return end
 
