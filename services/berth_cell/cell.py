@@ -130,7 +130,7 @@ class Cell:
         sequence = Sequence(self.state.sequence + 1)
         record = decode_record(payload)
         why = why_not_valid(self.state.tip, record, sequence)
-        assert why is None, f"I4: {why}"
+        assert why is None, f"I6: {why}"
         self.ledger.append(payload)
         self.state.fold(record)
         for service in self.services:

@@ -111,7 +111,7 @@ class Committer:
 
     def flush(self, *, now_ms: int, stream_sequence: Sequence) -> Flush:
         """Judge what waits and make one record of it, to be stored right after `stream_sequence`."""
-        assert self._in_flight is None, "I5: one append in flight"
+        assert self._in_flight is None, "I15: one append in flight"
         tip = self.state.tip
         assert tip is not None and tip.term > 0, "I5: a leader commits only after its barrier"
         at, sequence = max(tip.at, now_ms), Sequence(stream_sequence + 1)

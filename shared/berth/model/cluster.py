@@ -112,7 +112,7 @@ class Allocation:
         return any(term.mode is Mode.REQUIRED for term in self.anti_affinity)
 
     def moved(self, to: AllocationState, **changes: Any) -> "Allocation":
-        assert to in LIFECYCLE[self.state], f"I7: {self.state.name} never becomes {to.name} ({self.id})"
+        assert to in LIFECYCLE[self.state], f"I13: {self.state.name} never becomes {to.name} ({self.id})"
         return replace(self, state=to, **changes)
 
 
@@ -192,7 +192,7 @@ class Cluster:
 
     def add(self, allocation: Allocation) -> None:
         assert allocation.key not in self.allocations, f"I8: {allocation.id} is placed twice"
-        assert allocation.node in self.nodes, f"I9: {allocation.id} is placed on a node that nobody registered"
+        assert allocation.node in self.nodes, f"I13: {allocation.id} is placed on a node that nobody registered"
         self.allocations.put(allocation.key, allocation)
         self.occupy(allocation)
 

@@ -54,7 +54,7 @@ STATE_AFTER: dict[How, AllocationState] = {
 
 
 def _ledger_created(state: "State", _event: Event, data: LedgerCreated, _at: int, _sequence: Sequence) -> None:
-    assert state.tip is None, "I4: LedgerCreated is the first event"
+    assert state.tip is None, "I6: LedgerCreated is the first event"
     state.ledger_id, state.members, state.level = data.ledger_id, data.members, data.level
 
 
@@ -105,7 +105,7 @@ def _node_lost(state: "State", _event: Event, data: NodeLost, at: int, sequence:
 
 
 def _node_left(state: "State", _event: Event, data: NodeLeft, _at: int, sequence: Sequence) -> None:
-    assert not state.cluster.on_node(data.node), f"I9: {data.node} leaves with live allocations"
+    assert not state.cluster.on_node(data.node), f"I13: {data.node} leaves with live allocations"
     state.cluster.nodes.drop(data.node)
     if data.node in state.cluster.lost:
         state.cluster.lost.drop(data.node)
@@ -272,7 +272,7 @@ def _allocations_ended(state: "State", event: Event, data: AllocationsEnded, at:
 
 def _request_ended(state: "State", event: Event, data: RequestEnded, _at: int, _sequence: Sequence) -> None:
     request = _request_of(state, event)
-    assert not request.live, f"I8: {event.key} ends with live allocations"
+    assert not request.live, f"I13: {event.key} ends with live allocations"
     state.queue.put(request._replace(status=data.status, ended=data.reason, reasons=data.reasons, wake=()))
 
 
@@ -288,7 +288,7 @@ def _requests_forgotten(state: "State", event: Event, data: RequestsForgotten, _
 def _reservation_created(state: "State", event: Event, data: ReservationCreated, _at: int, sequence: Sequence) -> None:
     assert event.namespace is not None
     body = data.reservation
-    assert body.id not in state.reservations.reservations, f"I11: {body.id} is created twice"
+    assert body.id not in state.reservations.reservations, f"I8: {body.id} is created twice"
     state.reservations.put(
         Reservation(
             id=body.id,
@@ -304,7 +304,7 @@ def _reservation_created(state: "State", event: Event, data: ReservationCreated,
 
 def _reservation_held(state: "State", _event: Event, data: ReservationHeld, _at: int, sequence: Sequence) -> None:
     reservation = state.reservations.reservations[data.reservation]
-    assert reservation.state in (ReservationState.PENDING, ReservationState.HELD), f"I11: {reservation.id} is not open"
+    assert reservation.state in (ReservationState.PENDING, ReservationState.HELD), f"I13: {reservation.id} is not open"
     holds = tuple((held.node, held.count) for held in data.nodes)
     state.reservations.put(replace(reservation, state=ReservationState.HELD, holds=holds, changed=sequence))
     _reservation_touched(state, reservation, sequence)
@@ -314,7 +314,7 @@ def _reservation_activated(
     state: "State", _event: Event, data: ReservationActivated, at: int, sequence: Sequence
 ) -> None:
     reservation = state.reservations.reservations[data.reservation]
-    assert reservation.state is ReservationState.HELD, f"I11: {reservation.id} is {reservation.state}, not held"
+    assert reservation.state is ReservationState.HELD, f"I13: {reservation.id} is {reservation.state}, not held"
     reservation = replace(reservation, state=ReservationState.ACTIVE, changed=sequence)
     state.reservations.put(reservation)
     state.reservations.idle_since.put(reservation.id, at)

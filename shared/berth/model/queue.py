@@ -92,5 +92,5 @@ class Queue:
             self.waiting.drop(key)
 
     def forget(self, key: RequestKey) -> None:
-        assert self.requests[key].is_settled, f"I10: {key} is forgotten before it is settled"
+        assert self.requests[key].is_settled, f"I8: {key} is forgotten before it is settled"
         self.requests.drop(key)

@@ -211,5 +211,5 @@ STATE_OF: dict[ReservationStatus, ReservationState] = {
 
 
 def ended(reservation: Reservation, status: ReservationStatus, sequence: Sequence) -> Reservation:
-    assert not reservation.is_over, f"I11: {reservation.id} is {reservation.state} and that is final (R96)"
+    assert not reservation.is_over, f"I13: {reservation.id} is {reservation.state} and that is final (R96)"
     return replace(reservation, state=STATE_OF[status], changed=sequence)
