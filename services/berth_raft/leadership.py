@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 ANNOUNCE_EVERY_S = 0.5
 RETRY_S = 0.01
+ASK_AGAIN_S = 0.05
+CLOCK_DIFFERS_MS = 500
 
 
 class ElectionControl(Protocol):
@@ -253,6 +255,9 @@ class Leadership:
             if not await self._read_to_end():
                 await asyncio.sleep(RETRY_S)
                 continue
+            if not self._clock_agrees():
+                self._step_aside("its clock differs from the server's")
+                return False
             tip = self.state.tip
             if tip is None or tip.term >= term:
                 self._adopt(tip)
@@ -361,21 +366,32 @@ class Leadership:
 
     async def _give_up(self, *, doubted: bool) -> Stored:
         """Too long in doubt: stop leading, and do not stand again before the stream answers (step 7)."""
-        why = "in doubt about an append for too long" if doubted else "nothing takes an append"
+        self._step_aside("in doubt about an append for too long" if doubted else "nothing takes an append")
+        return Stored.DOUBT if doubted else Stored.NO
+
+    def _step_aside(self, why: str) -> None:
+        """Stop leading, and do not stand again before the stream answers and the clocks agree."""
+        log.warning("leadership_given_up", extra={"term": self._role.term, "why": why})
         self._election.set_eligible(False)
         self._election.resign(self._role.term, why)
         self._recovering = asyncio.get_running_loop().create_task(self._eligible_again())
-        return Stored.DOUBT if doubted else Stored.NO
 
     async def _eligible_again(self) -> None:
         while self.counts.halted_at is None:
             try:
                 await self._ledger.last_sequence()
             except Unreachable:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(ASK_AGAIN_S)
                 continue
-            self._election.set_eligible(True)
-            return
+            if self._clock_agrees():
+                self._election.set_eligible(True)
+                return
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    def _clock_agrees(self) -> bool:
+        """While it leads, domain time is this node's clock: it must be near the server's (DESIGN section 2, "Time")."""
+        server_ms = self._ledger.server_ms
+        return server_ms is None or abs(server_ms - self._clock.now_ms()) <= CLOCK_DIFFERS_MS
 
     # ------------------------------------------------------------------ telling
 

@@ -107,6 +107,11 @@ class Ledger(Protocol):
         """
         ...
 
+    @property
+    def server_ms(self) -> int | None:
+        """The server's wall clock in milliseconds UTC as of the last answer to `last_sequence`; None before it."""
+        ...
+
     async def read(self, sequence: Sequence) -> StoredMessage | None:
         """The message stored at `sequence`, or None; not a stale copy.
 

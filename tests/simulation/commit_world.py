@@ -48,7 +48,7 @@ class SimulatedMachine:
     """The `Outside` of one node."""
 
     def __init__(self, world: "CommitWorld", name: str) -> None:
-        self.clock = SimulatedClock()
+        self.clock = SimulatedClock(skew_ms=world.skews_ms.get(name, 0))
         self.dice = Random(world.random.random())
         self.buses: list[SimulatedBus] = []
         self._world = world
@@ -88,6 +88,7 @@ class CommitWorld:
         self.disks = {name: Disk() for name in MEMBERS}
         self.nodes: dict[str, RaftNode] = {}
         self.machines: dict[str, SimulatedMachine] = {}
+        self.skews_ms: dict[str, int] = {}
         self.accepted: dict[str, int] = {}
         self.refused: dict[str, RefusalCode] = {}
         self._numbers = 0

@@ -174,3 +174,16 @@ def test_every_node_ends_with_the_same_state() -> None:
         assert states[0].sequence == Sequence(len(world.stored()))
 
     told(story())
+
+
+def test_a_node_whose_clock_differs_from_the_servers_does_not_lead() -> None:
+    async def story() -> None:
+        world = CommitWorld(5)
+        world.skews_ms = {"raft-1": 700, "raft-2": -700, "raft-3": 400}
+        await world.open(a_node())
+        await asyncio.sleep(60)
+        assert world.leader() == "raft-3"
+        leaders = {record.leader for record in map(decode_record, world.stored()) if record.elected}
+        assert leaders == {"raft-3"}
+
+    told(story())

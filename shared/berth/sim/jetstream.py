@@ -13,10 +13,12 @@ from typing import Any
 
 import orjson
 
+from berth.messages.documents import time_text
 from berth.ports import Envelope
 from berth.sim.consumer import SimulatedConsumer
 from berth.sim.network import SimulatedNetwork
 from berth.sim.stream import SimulatedStream, api_error
+from berth.sim.virtual_time import SimulatedClock
 
 STREAM_EXISTS_OTHERWISE = 10058
 STREAM_NOT_FOUND = 10059
@@ -46,6 +48,8 @@ class SimulatedJetStream:
     def __init__(self, network: SimulatedNetwork, random: Random, *, mishap_permille: int = 0) -> None:
         self.streams: dict[str, SimulatedStream] = {}
         self.mishap_permille = mishap_permille
+        self.clock = SimulatedClock()
+        """The server's own; its skew may be set."""
         self.mishaps: deque[Mishap] = deque()
         """Ordered ones: each befalls one of the next messages, in order, before any is drawn."""
         self._network = network
@@ -139,7 +143,7 @@ class SimulatedJetStream:
     def _stream_info(self, tokens: list[str], _body: Any) -> dict[str, Any]:
         if (found := self.streams.get(tokens[0])) is None:
             return api_error(STREAM_NOT_FOUND, 404, "stream not found")
-        return {"config": found.configuration, "state": found.state()}
+        return {"config": found.configuration, "state": found.state(), "ts": time_text(self.clock.now_ms())}
 
     def _get_message(self, tokens: list[str], body: Any) -> dict[str, Any]:
         if (found := self.streams.get(tokens[0])) is None:
