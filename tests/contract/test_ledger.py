@@ -41,13 +41,13 @@ async def test_of_two_that_race_exactly_one_is_stored(world: World) -> None:
     await world.bootstrap()
     one, other = await ledger_of(world, "raft-1"), await ledger_of(world, "raft-2")
 
-    for number in range(100):
+    for number in range(500):
         results = await asyncio.gather(
             one.append(b"one", expected=Sequence(number)), other.append(b"other", expected=Sequence(number))
         )
         assert sorted(type(result).__name__ for result in results) == ["Appended", "LostRace"]
 
-    assert len(await read_to_end(one)) == 100
+    assert len(await read_to_end(one)) == 500
 
 
 async def test_a_record_that_is_too_large_is_a_definite_no(world: World) -> None:
@@ -144,6 +144,21 @@ async def test_a_follower_reads_everything_and_then_what_arrives(world: World) -
 
     assert [message.payload for message in old + new] == [b"%d" % number for number in range(601)]
     assert [message.sequence for message in old + new] == list(range(1, 602))
+
+
+async def test_a_follower_that_pauses_misses_nothing(world: World) -> None:
+    await world.bootstrap()
+    stranger, reader = await world.connect("init"), await ledger_of(world, "quota-1")
+
+    async with aclosing(reader.follow(ZERO)) as batches:
+        assert await anext(batches) == []
+        for number in range(2_000):
+            stranger.publish("berth.v1.ledger", b"%d" % number)
+        await stranger.flush()
+        await asyncio.sleep(0.2)  # more arrives meanwhile than one pull asks for
+        found = await next_messages(batches, 2_000)
+
+    assert [message.payload for message in found] == [b"%d" % number for number in range(2_000)]
 
 
 async def test_a_follower_of_an_empty_ledger_is_caught_up_at_once(world: World) -> None:
