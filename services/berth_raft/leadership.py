@@ -9,7 +9,6 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
 from berth.errors import CorruptRecord, Unreachable
@@ -17,8 +16,9 @@ from berth.ids import NodeId, Sequence, Term
 from berth.messages.commands import Committed
 from berth.messages.envelope import Tip, why_not_valid
 from berth.model.ledger import State
-from berth.ports import Appended, Clock, InDoubt, Ledger, LostRace, NotStored, StoredMessage
+from berth.ports import Clock, Ledger, StoredMessage
 from berth.wire.codec import OfferedProposal, decode_record
+from berth_raft.appending import RETRY_S, Stored, store
 from berth_raft.commit import Answer, Committer, Flush, barrier
 from berth_raft.core.effects import Role, RoleChanged
 from berth_raft.core.messages import Tip as ElectionTip
@@ -26,7 +26,6 @@ from berth_raft.core.messages import Tip as ElectionTip
 log = logging.getLogger(__name__)
 
 ANNOUNCE_EVERY_S = 0.5
-RETRY_S = 0.01
 ASK_AGAIN_S = 0.05
 CLOCK_DIFFERS_MS = 500
 
@@ -45,12 +44,6 @@ class Observer(Protocol):
     """Where spans and metrics of commits go."""
 
     def flushed(self, flush: Flush, *, began_us: int, appended_us: int, done_us: int) -> None: ...
-
-
-class Stored(Enum):
-    YES = "yes"
-    NO = "no"
-    DOUBT = "doubt"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -336,38 +329,20 @@ class Leadership:
         await asyncio.sleep(0)  # let what arrived meanwhile be taken in, even if this append never waited
 
     async def _store(self, payload: bytes, expected: Sequence, term: Term) -> Stored:
-        """Append, and find out what became of it; IN_DOUBT asks the stream before anything else (step 6)."""
-        deadline = self._clock.monotonic_us() + 2 * self._timeout_max_us
-        result = await self._ledger.append(payload, expected=expected)
-        doubted = False
-        while True:
-            match result:
-                case Appended():
-                    return Stored.YES
-                case LostRace() if not doubted:
-                    return Stored.NO
-                case NotStored(why=why) if not doubted:
-                    log.warning("append_not_stored", extra={"why": why, "expected": expected})
-                case InDoubt() | LostRace() | NotStored():
-                    self.counts.doubts += not doubted
-                    doubted = True
-            if self._clock.monotonic_us() > deadline or not self._leads(term):
-                return await self._give_up(doubted=doubted)
-            try:
-                found = await self._ledger.read(Sequence(expected + 1))
-            except Unreachable:
-                await asyncio.sleep(RETRY_S)
-                continue
-            if found is not None:
-                return Stored.YES if found.payload == payload else Stored.NO
-            if isinstance(result, NotStored):
-                await asyncio.sleep(RETRY_S)
-            result = await self._ledger.append(payload, expected=expected)
-
-    async def _give_up(self, *, doubted: bool) -> Stored:
-        """Too long in doubt: stop leading, and do not stand again before the stream answers (step 7)."""
-        self._step_aside("in doubt about an append for too long" if doubted else "nothing takes an append")
-        return Stored.DOUBT if doubted else Stored.NO
+        """Append for `term`; who is too long in doubt about it steps aside (step 7)."""
+        found = await store(
+            self._ledger,
+            payload,
+            expected=expected,
+            monotonic_us=self._clock.monotonic_us,
+            patience_us=2 * self._timeout_max_us,
+            may_go_on=lambda: self._leads(term),
+        )
+        self.counts.doubts += found.was_in_doubt
+        if found.gave_up:
+            doubt = "in doubt about an append for too long"
+            self._step_aside(doubt if found.stored is Stored.DOUBT else "nothing takes an append")
+        return found.stored
 
     def _step_aside(self, why: str) -> None:
         """Stop leading, and do not stand again before the stream answers and the clocks agree."""
