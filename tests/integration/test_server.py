@@ -228,6 +228,13 @@ async def test_a_new_key_works_after_a_reload_and_others_stay_connected(real_ser
     assert after.connected
 
 
+def test_a_reload_of_nonsense_is_said_and_changes_nothing(real_server: RealServer) -> None:
+    (real_server.folder / server_config.USERS_FILE).write_text("accounts {")
+
+    with pytest.raises(ServerFailed, match="kept its configuration"):
+        real_server.server.reload()
+
+
 async def test_a_user_that_is_taken_off_the_register_is_out(real_server: RealServer) -> None:
     lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     settings = BusSettings(

