@@ -257,7 +257,8 @@ class Evaluations:
         self.waitlist.unpark(sent.key[0])
 
     def _come_back(self, lane: Lane, waiting: Waiting) -> None:
-        if not waiting.is_gone and is_current(self._state, waiting):
+        """Unless it is decided, or was driven again meanwhile: then its new evaluation says what becomes of it."""
+        if not waiting.is_gone and not waiting.in_flight and is_current(self._state, waiting):
             self.waitlist.come_back(lane, waiting)
 
     def _judge_later(self, lane: Lane, waiting: Waiting, due: int, *, on_news: bool = False) -> None:

@@ -83,7 +83,7 @@ class Lane:
     def head(self, is_due: Callable[[Waiting], bool]) -> Waiting | None:
         """Who is next; None when nobody is, or when answers must come first. `is_due`: worth driving."""
         for back in (self.returned, self.arrivals):
-            while back and back[0].is_gone:
+            while back and (back[0].is_gone or back[0].in_flight):
                 back.popleft()
         if self.returned:
             return self.returned[0]

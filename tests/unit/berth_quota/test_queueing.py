@@ -300,6 +300,23 @@ def test_one_that_no_scheduler_answers_for_does_not_hold_up_the_wake_ups_of_othe
     assert walk.said("other")[-1] == ("placed", 2)
 
 
+def test_one_that_is_driven_again_before_it_was_to_be_judged_again_is_in_flight_once() -> None:
+    walk = a_full_walk(waiting=1)
+    walk.scheduler.verdicts["web-00"] = verdict("web-00", Verdict.SUPERSEDED)
+    walk.happened(a_node("tiny", cpu=1))
+    walk.wait(walk.bounds.evaluation_ms - 1)
+    walk.hold_scheduler = True
+    walk.happened(a_node("tiny-too", cpu=1))
+    assert walk.evaluated() == ["web-00", "web-00"]
+
+    walk.wait(10)
+    walk.hold_scheduler = False
+    leaves(walk, "full")
+
+    assert walk.said("web-00")[-1] == ("placed", 2)
+    assert walk.quota.unsettled == 0
+
+
 def test_no_work_grows_with_the_length_of_the_queue() -> None:
     walk = a_full_walk(waiting=200)
     walk.happened(a_node("tiny", cpu=1))
