@@ -1,6 +1,7 @@
 """Question and answer over one connection: every answer comes to one inbox, under the token of its question."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -88,10 +89,9 @@ class Asking:
         self._answers[token] = receive
         try:
             self._bus.publish(subject, payload, reply=f"{self._bus.inbox}.{token}")
-            async with asyncio.timeout(seconds):
-                await complete.wait()
-        except TimeoutError:
-            pass  # who has not answered by now is not counted
+            with contextlib.suppress(TimeoutError):  # who has not answered by now is not counted
+                async with asyncio.timeout(seconds):
+                    await complete.wait()
         finally:
             del self._answers[token]
         return found
