@@ -3,10 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from berth import subjects
 from berth.effects import Acknowledge, Delivery, InProgress
 from berth.ids import RequestKey
 
 RELEASE = "release"
+COMES_AGAIN_WITHIN_MS = (subjects.ACK_WAIT_SECONDS + 2) * 1000
+"""What another process was handed and did not acknowledge comes again within this."""
 Matter = tuple[RequestKey, str]
 """Something in a message that needs an outcome: a request with the digest of its body, or its release."""
 
@@ -24,9 +27,21 @@ class Deliveries:
         self._held: dict[int, _Held] = {}
         self._holders: dict[Matter, dict[int, None]] = {}
         self._told_at = 0
+        self._seen = 0
+        self.complete_at = 0
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def arrived(self, delivery: Delivery, now_ms: int) -> None:
+        """The work queue is handed over in order; what is skipped was acknowledged, or may still come again.
+
+        From `complete_at` on, everything that was stored before what arrived has arrived too.
+        """
+        place = delivery.stream_sequence
+        if place > self._seen + 1:
+            self.complete_at = now_ms + COMES_AGAIN_WITHIN_MS
+        self._seen = max(self._seen, place)
 
     def hold(self, delivery: Delivery, matters: Iterable[Matter], now_ms: int) -> None:
         """Held until each of `matters` is settled. Not called for a message in which nothing is open."""
@@ -70,3 +85,4 @@ class Deliveries:
         """They will be delivered again, to whoever is active then."""
         self._held.clear()
         self._holders.clear()
+        self._seen = 0

@@ -84,10 +84,10 @@ class Proposals:
     def __len__(self) -> int:
         return len(self._wanted) + len(self._busy)
 
-    def want(self, task: Task) -> None:
+    def want(self, task: Task, *, not_before: int = 0) -> None:
         """Propose it as soon as possible, unless it is on its way already."""
         if task.id not in self._busy:
-            self._wanted[task.id] = _Wanted(task)
+            self._wanted[task.id] = _Wanted(task, not_before=not_before)
 
     def want_again(self, answered: Answered, now_ms: int) -> None:
         """It was not accepted: again on a newer state than it was proposed on, at the latest after a while.

@@ -16,6 +16,7 @@ from berth.messages.commands import (
     NoResponders,
     ProposalAnswer,
     Query,
+    RefusalCode,
     ReleaseBatch,
     RemoveQuota,
     RequestBatch,
@@ -139,8 +140,7 @@ class QuotaService:
 
     def handle(self, message: Message, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
-        if message.delivery is not None and not self.is_active:
-            self._activate()
+        self._arrived(message, now_ms)
         match message.body:
             case None:
                 effects += [Acknowledge(delivery=message.delivery)] if message.delivery is not None else []
@@ -154,11 +154,11 @@ class QuotaService:
                 for outcome in outcomes:
                     self._evaluations.answered(outcome, now_ms)
             case ProposalAnswer() as answer:
-                self._landed(self._proposals.answered(answer), now_ms)
+                effects += self._landed(self._proposals.answered(answer), now_ms)
                 effects += self._administration.answered(answer, now_ms)
             case NoResponders(token=token):
                 self._evaluations.nobody(token, now_ms)
-                self._landed(self._proposals.nobody(token), now_ms)
+                effects += self._landed(self._proposals.nobody(token), now_ms)
                 effects += self._administration.nobody(token, now_ms)
             case ApplyQuotas() | RemoveQuota():
                 effects += self._administration.command(message, now_ms)
@@ -167,6 +167,13 @@ class QuotaService:
             case other:
                 raise TypeError(f"no quota service takes {type(other).__name__}")
         return effects
+
+    def _arrived(self, message: Message, now_ms: int) -> None:
+        """Whoever is handed a message of the work queue is the active one."""
+        if message.delivery is not None:
+            if not self.is_active:
+                self._activate()
+            self._deliveries.arrived(message.delivery, now_ms)
 
     def _requests(self, message: Message, batch: RequestBatch, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
@@ -210,10 +217,13 @@ class QuotaService:
         self._deliveries.hold(message.delivery, pending, now_ms)
         return []
 
-    def _release(self, key: RequestKey) -> None:
-        known = self.state.queue.requests.get(key)
-        if known is not None:
-            self._proposals.want(Release(key=key, instances=len(known.live), traceparent=self._releases[key]))
+    def _release(self, key: RequestKey, *, not_before: int = 0) -> None:
+        """Unless it is still on its way to its outcome: then after that."""
+        if key not in self._evaluations.undecided:
+            known = self.state.queue.requests.get(key)
+            instances = len(known.live) if known is not None else 0
+            release = Release(key=key, instances=instances, traceparent=self._releases[key])
+            self._proposals.want(release, not_before=not_before)
 
     def _released(self, key: RequestKey) -> list[Acknowledge]:
         """Whoever wanted it released has it now, or it is proposed again on the newer state."""
@@ -225,13 +235,32 @@ class QuotaService:
         del self._releases[key]
         return self._deliveries.settle((key, RELEASE))
 
-    def _landed(self, answers: list[Answered], now_ms: int) -> None:
+    def _unknown(self, key: RequestKey, now_ms: int) -> list[Acknowledge]:
+        """The leader does not know what is to be released. Its request may have been handed to another process,
+        and come again.
+        """
+        if key not in self._releases or key in self._evaluations.undecided:
+            return []
+        if now_ms < self._deliveries.complete_at:
+            self._release(key, not_before=self._deliveries.complete_at)
+            return []
+        del self._releases[key]
+        return self._deliveries.settle((key, RELEASE))
+
+    def _landed(self, answers: list[Answered], now_ms: int) -> list[Acknowledge]:
         """Accepted: the fold will show it. Anything else: again, on the newest state."""
+        effects: list[Acknowledge] = []
         for answered in answers:
-            if isinstance(answered.task, Ruled):
-                self._evaluations.ruled(answered, answered.task, now_ms)
-            elif answered.sequence is None:
-                self._proposals.want_again(answered, now_ms)
+            match answered.task:
+                case Ruled() as task:
+                    self._evaluations.ruled(answered, task, now_ms)
+                case Release(key=key) if _says_unknown(answered) and key not in self.state.queue.requests:
+                    effects += self._unknown(key, now_ms)
+                case _ if answered.sequence is None:
+                    self._proposals.want_again(answered, now_ms)
+                case _:
+                    pass
+        return effects
 
     # --- active and passive -------------------------------------------------------------------------------
 
@@ -268,9 +297,9 @@ class QuotaService:
     def _drive(self, now_ms: int) -> list[Effect]:
         for task in self._timers.due(now_ms):
             self._proposals.want(task)
-        self._landed(self._proposals.overdue(now_ms), now_ms)
+        effects: list[Effect] = [*self._landed(self._proposals.overdue(now_ms), now_ms)]
         asks = self._evaluations.drive(now_ms)
-        effects: list[Effect] = [*self._proposals.collect(self.state, now_ms, self._next_id), *asks]
+        effects += [*self._proposals.collect(self.state, now_ms, self._next_id), *asks]
         for _ in range(min(len(self._notices), self._bounds.notices_max)):
             key = self._notices.popleft()
             if key in self.state.queue.requests:
@@ -306,6 +335,10 @@ def _named(record: Record) -> dict[RequestKey, tuple[str | None, bool]]:
                     before[1] or isinstance(event.data, AllocationsReleasing),
                 )
     return named
+
+
+def _says_unknown(answered: Answered) -> bool:
+    return answered.refusal is not None and answered.refusal.code is RefusalCode.NOT_FOUND
 
 
 def _publish(decision: Decision, traceparent: str | None) -> Publish:

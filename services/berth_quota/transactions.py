@@ -6,7 +6,7 @@ on a view that is a little old, is refused and made anew.
 
 from collections.abc import Iterable
 
-from berth.ids import AllocationId, Namespace, RequestId, RequestKey, Sequence
+from berth.ids import AllocationId, Attempt, Namespace, RequestId, RequestKey, Sequence
 from berth.messages.events import (
     AllocationsEnded,
     AllocationsReleasing,
@@ -86,9 +86,14 @@ def deadline_passed(state: State, key: RequestKey) -> Transaction | None:
 
 
 def is_released(state: State, key: RequestKey) -> bool:
-    """Whether nothing is left to release: unknown, settled, or on its way out by a release."""
+    """Whether nothing is left to release: settled, or on its way out by a release.
+
+    What is unknown here may be known to the leader: this view may be behind.
+    """
     known = state.queue.requests.get(key)
-    if known is None or known.is_settled:
+    if known is None:
+        return False
+    if known.is_settled:
         return True
     if known.status is RequestStatus.QUEUED:
         return False
@@ -102,10 +107,14 @@ def _is_leaving(allocation: Allocation) -> bool:
 def release(state: State, key: RequestKey, now_ms: int, traceparent: str | None = None) -> Transaction | None:
     """Give back what runs, at once or after `grace_seconds`, and end the request with its last allocation.
 
-    None when nothing can be done now: all is done, or what others take from it has not left yet.
+    None when nothing can be done now: all is done, or what others take from it has not left yet. For what is
+    unknown here it is a question: the leader answers `not_found`, or `superseded` where this view is behind.
     """
     known = state.queue.requests.get(key)
-    if known is None or known.is_settled:
+    if known is None:
+        ended = RequestEnded(status=RequestStatus.RELEASED, reason=ReasonCode.RELEASED)
+        return (about(key, ended, attempt=Attempt(1), traceparent=traceparent),)
+    if known.is_settled:
         return None
     live = _live(state, known)
     placed = tuple(allocation.id for allocation in live if allocation.state is AllocationState.PLACED)
