@@ -48,6 +48,10 @@ LOST_TAINT = "berth/lost"
 GROUNDS_OF_EVICTION = frozenset(
     {ReasonCode.DRAINED, ReasonCode.LOST_WITH_NODE, ReasonCode.PREEMPTED, ReasonCode.RECLAIMED}
 )
+RESERVATION_ENDS = frozenset(
+    {ReasonCode.RESERVATION_UNKNOWN, ReasonCode.RESERVATION_NOT_OWNED, ReasonCode.RESERVATION_ENDED}
+)
+"""Why a request that names a reservation is rejected: judged again at the tip, which a service's view may lag."""
 CLOCKS_DIFFER_MS = 1_000
 """A proposer's clock may be this far ahead of the leader's when it names a time to come."""
 

@@ -31,7 +31,20 @@ from berth.model.charging import recount_usage
 from berth.model.check import accept, check
 from berth.model.ledger import State
 from berth.resources import Resources
-from tests.builders import SECOND, T0, a_node, a_quota, a_request, a_state, ended, happened, placed, submitted
+from tests.builders import (
+    SECOND,
+    T0,
+    a_node,
+    a_quota,
+    a_request,
+    a_reservation,
+    a_state,
+    activated,
+    ended,
+    happened,
+    placed,
+    submitted,
+)
 
 
 def refusal_of(state: State, transaction: Transaction, at: int = T0) -> RefusalCode | None:
@@ -198,6 +211,18 @@ def test_a_queue_deadline_is_not_anticipated() -> None:
 
     assert refusal_of(state, too_late, at=T0 + 10 * SECOND - 1) is RefusalCode.TOO_EARLY
     assert refusal_of(state, too_late, at=T0 + 10 * SECOND) is None
+
+
+def test_a_reservation_that_exists_by_now_does_not_reject() -> None:
+    request = a_request(reservation="res1")
+    end = RequestEnded(status=RequestStatus.REJECTED, reason=ReasonCode.RESERVATION_UNKNOWN)
+    rejected = (submitted(request), about(request.key, end, attempt=Attempt(1)))
+    state = a_state(a_node())
+    assert refusal_of(state, rejected) is None
+
+    happened(state, a_reservation(start=T0, end=T0 + 60 * SECOND, on={"n1": 1}), activated())
+
+    assert refusal_of(state, rejected) is RefusalCode.RULE
 
 
 def test_a_request_waits_only_with_a_reason_and_on_what_was() -> None:
