@@ -5,6 +5,7 @@ a folder's conftest: `from tests.nats_fixture import real_server`.
 """
 
 import signal
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,8 +70,11 @@ class RealServer:
         self.server.start()
 
     def freeze(self) -> None:
-        """SIGSTOP."""
+        """SIGSTOP; returns when every thread of the server stands still."""
         self.server.signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.server.pid}/task")
+        while any(" T " not in (thread / "stat").read_text() for thread in threads.iterdir()):
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         """SIGCONT."""
