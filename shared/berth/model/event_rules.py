@@ -168,6 +168,10 @@ def _ended(state: State, event: Event, data: RequestEnded, at: int) -> Refusal |
         return None
     if data.reason is ReasonCode.EXCEEDS_HARD and not entitlement.never(state, request.request):
         return refuse(RefusalCode.QUOTA, f"{_spoken(request.key)} may fit the hard quota after all")
+    if data.reason in RESERVATION_ENDS:
+        found = feasibility.reservation_reason(state, request.request)
+        if found is None or found.code is not data.reason:
+            return refuse(RefusalCode.RULE, f"{_spoken(request.key)} may draw on its reservation after all")
     deadline = request.request.queue_deadline_seconds
     passed = deadline is not None and at >= request.submitted_at + deadline * 1000
     if data.reason is ReasonCode.QUEUE_DEADLINE_PASSED and not passed:
