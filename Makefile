@@ -114,7 +114,7 @@ e2e: $(DEVELOPMENT) browser ## The end-to-end tests through `berth up` and the b
 
 .PHONY: docs
 docs: $(DEVELOPMENT) ## Write docs/reference again from the code; a test fails when it differs [2 s]
-	@$(BIN)/python docs/generate_reference.py
+	@$(BIN)/python -m docs.generate_reference
 
 .PHONY: clean
 clean: ## Remove .venv and what the tools cached; data of clusters stays [1 s]

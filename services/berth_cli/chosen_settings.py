@@ -29,7 +29,7 @@ FIXED = frozenset(
         "replicas",
         "port",
         "simulate",
-        "node_file",
+        "node",
         "otlp_endpoint",
     }
 )

@@ -26,7 +26,9 @@ class ConsoleSettings(ServiceSettings):
     allowed_hosts: tuple[str, ...] | None = None
     """Names in the Host header that are answered. None: those of loopback while it listens there, else any."""
     traces_max: Annotated[int, Field(ge=1)] = TRACES_MAX
+    """Traces that are kept; those written to longest ago leave first."""
     trace_bytes_max: Annotated[int, Field(ge=BYTES_PER_TRACE_MAX)] = BYTES_MAX
+    """The same in bytes."""
     export_bytes_max: Annotated[int, Field(ge=1_024)] = BODY_BYTES_MAX
     """Of one export request, as sent and unpacked."""
 

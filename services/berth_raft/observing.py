@@ -1,6 +1,7 @@
 """What a raft node tells about its commits: spans of sampled requests, metrics, gauges."""
 
 from berth import subjects
+from berth.messages.commands import ProposalAnswer
 from berth.ports import Clock
 from berth.runtime import telemetry, traceparent
 from berth_raft.commit import Flush
@@ -60,6 +61,13 @@ class CommitObserver:
                     },
                 )
             )
+
+
+def count_refusals(answer: ProposalAnswer) -> None:
+    """Whatever the leader tells a proposer passes here."""
+    for refusal in answer.outcomes:
+        if refusal is not None:
+            telemetry.COMMIT_REFUSALS.add(1, {telemetry.OUTCOME: refusal.code.value})
 
 
 def observe(leadership: Leadership) -> None:

@@ -38,7 +38,7 @@ from berth_raft.core.settings import Dice, InvalidRaftSetting, RaftSettings
 from berth_raft.election import MemberView
 from berth_raft.hearing import Hearing
 from berth_raft.leadership import ElectionControl, Leadership
-from berth_raft.observing import CommitObserver, observe
+from berth_raft.observing import CommitObserver, count_refusals, observe
 from berth_raft.settings import RaftNodeSettings
 
 log = logging.getLogger(__name__)
@@ -249,6 +249,7 @@ class RaftNode:
         self.leadership.offer(offered, reply_to=envelope.reply, traceparent=context)
 
     def _answer(self, answer: Answer) -> None:
+        count_refusals(answer.body)
         self.bus.publish(answer.reply_to, codec.encode(answer.body))
 
     def _announce(self, committed: Committed) -> None:

@@ -16,7 +16,10 @@ class RaftNodeSettings(ServiceSettings):
     members: tuple[Name, ...] = ("raft-1", "raft-2", "raft-3")
     """The voters, the same list on every node."""
     election_timeout_min_ms: Annotated[int, Field(ge=10)] = 150
+    """A follower that hears no leader waits at least this long before it stands; more than twice the heartbeat."""
     election_timeout_max_ms: Annotated[int, Field(ge=20)] = 300
+    """And at most this long: each wait is drawn between the two."""
     heartbeat_ms: Annotated[int, Field(ge=5)] = 50
+    """How often a leader is heard."""
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
     """Of the LEDGER stream; checked at every start."""

@@ -64,7 +64,7 @@ def _sentence(item: ErrorDetails) -> str:
         case "missing":
             return "is required"
         case "extra_forbidden":
-            return "unknown field; check its spelling, or see `berth schema`"
+            return "unknown field; check its spelling"
         case "enum" | "literal_error":
             text = f"expected one of {context.get('expected')}"
         case "json_invalid":

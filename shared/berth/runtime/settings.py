@@ -40,6 +40,7 @@ class ServiceSettings(BaseSettings):
     user: Name
     """The process's name on the bus, such as quota-1; also its nkey user and its inbox."""
     nats_url: str = "nats://127.0.0.1:4222"
+    """Address of the bus."""
     nkey_file: Path | None = None
     """The user's seed; None where the server asks for no credentials."""
     data_dir: Path | None = None
@@ -47,10 +48,13 @@ class ServiceSettings(BaseSettings):
     health_port: Port | None = None
     """Loopback port of `/livez` and `/readyz`; 0 is any free port, None is no port."""
     log_format: Literal["json", "text"] = "json"
+    """One JSON object a line, or a line for people; on standard error."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is less important than this is not written."""
     inbox_messages: Annotated[int, Field(ge=1)] = 10_000
     """What waits to be handled; beyond it commands are answered `overloaded`."""
     inbox_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
+    """The same in bytes."""
     drain_seconds: Annotated[float, Field(gt=0)] = 5.0
     """How long a process that was asked to end may take to finish what it has begun."""
     otlp_endpoint: Annotated[str | None, Field(validation_alias=OTLP_ENDPOINT)] = None

@@ -191,17 +191,18 @@ TURN_DURATION = _meter.create_histogram(
 TURN_MESSAGES = _meter.create_histogram(
     "berth.turn.messages", unit="{message}", description="How many messages one turn handled together."
 )
-DECISION_DURATION = _meter.create_histogram(
-    "berth.decision.duration", unit="s", description="From submit to decision, as the client sees it."
-)
 COMMIT_DURATION = _meter.create_histogram(
-    "berth.commit.duration", unit="s", description="From a proposal's arrival at the leader to its answer."
+    "berth.commit.duration",
+    unit="s",
+    description="One flush of the leader: from its first check to the acknowledgement of its append.",
 )
 COMMIT_TRANSACTIONS = _meter.create_histogram(
     "berth.commit.transactions", unit="{transaction}", description="Transactions in one append."
 )
 COMMIT_REFUSALS = _meter.create_counter(
-    "berth.commit.refusals", unit="{transaction}", description="Transactions the leader refused, by code."
+    "berth.commit.refusals",
+    unit="{transaction}",
+    description="Transactions the leader answered with a refusal, by code.",
 )
 
 GAUGES: dict[str, tuple[str, str]] = {
