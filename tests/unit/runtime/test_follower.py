@@ -33,6 +33,10 @@ class Tape:
         del payload, expected
         return NotStored(why="a tape")
 
+    @property
+    def server_ms(self) -> int | None:
+        return None
+
     async def last_sequence(self) -> Sequence:
         return Sequence(len(self.payloads))
 
