@@ -126,9 +126,8 @@ def explain(
         rows = on(target, lambda running: running.query("quota_explain", ids=(namespace,)))
         row = rows[0]
     else:
-        from berth.model.read_models import quota_explanation
-
         from berth.ids import Namespace as NamespaceId
+        from berth.model.read_models import quota_explanation
         from berth_cell.cell import Cell
         from berth_cell.seed import of_document
 
