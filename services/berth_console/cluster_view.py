@@ -43,12 +43,17 @@ def overview(state: State) -> Overview:
 
 
 def gauges(state: State) -> Iterator[Gauge]:
-    """The gauges of `berth.runtime.telemetry.GAUGES` that describe the cluster and not a process."""
+    """The gauges of `berth.runtime.telemetry.GAUGES` that describe the cluster and not a process.
+
+    Those of one name stand together: Prometheus takes a name once.
+    """
     counted = Counter((known.request.namespace, known.status.value) for known in state.queue.requests.values())
     for (namespace, status), count in sorted(counted.items()):
         yield Gauge("berth.requests", (("namespace", namespace), ("status", status)), count)
-    for name, node in sorted(state.cluster.nodes.items()):
+    nodes = sorted(state.cluster.nodes.items())
+    for name, node in nodes:
         yield from _by_dimension("berth.node.capacity", "node", name, node.capacity)
+    for name, _ in nodes:
         yield from _by_dimension("berth.node.used", "node", name, state.cluster.used_on(name))
     for namespace in sorted(state.quotas.used):
         yield from _by_dimension("berth.quota.used", "namespace", namespace, state.quotas.used_by(namespace))
