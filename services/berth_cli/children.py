@@ -81,15 +81,18 @@ class Children:
         """
         self._specs[spec.name] = spec
         self.folder.data(spec.name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        pid = await self.processes.start(
+
+        def started(pid: int) -> None:
+            self._running[spec.name] = _Running(spec=spec, pid=pid, since=time.monotonic())
+            self.changed()
+
+        return await self.processes.start(
             spec.name,
             spec.program,
             environment={**layout.inherited(os.environ), **spec.environment},
             log=self.folder.log(spec.name),
+            started=started,
         )
-        self._running[spec.name] = _Running(spec=spec, pid=pid, since=time.monotonic())
-        self.changed()
-        return pid
 
     # --- what ends ----------------------------------------------------------------------------------
 
@@ -111,9 +114,10 @@ class Children:
             return
         self._restart_after(ended.name, wait_ms / 1000)
 
-    def exit_status(self, name: str) -> int | None:
-        """None while the process runs or is about to; 1 when it is neither."""
-        return None if name in self._running else 1
+    def exit_status(self, name: str, pid: int) -> int | None:
+        """None while the process of that name is still `pid`, else 1. Safe to ask from another thread."""
+        one = self._running.get(name)
+        return None if one is not None and one.pid == pid else 1
 
     def _failure(self, ended: Ended) -> ProcessFailed:
         lines = log_files.last_lines(self.folder.log(ended.name))

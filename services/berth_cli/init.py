@@ -71,7 +71,8 @@ def init(
     configuration = bootstrap.prepare(folder, server, bootstrap.Size(raft=raft, schedulers=schedulers))
     if export is not None:
         _export(folder, export)
-    _belongs_to_owner(folder.path)
+    for path in folder.path.rglob("*"):
+        _give(path, folder.path)
     if target.as_json:
         keys = {path.stem: str(path) for path in sorted(folder.keys.glob("*.nk"))}
         print_json({"version": 1, "configuration": str(configuration), "keys": keys})
@@ -102,19 +103,17 @@ def _reload_server(folder: Folder) -> bool:
 
 
 def _export(folder: Folder, destination: Path) -> None:
-    """Copies of the seeds that the host needs, for its eyes only."""
+    """Copies of the seeds that the host needs, for the eyes of that folder's owner only."""
     destination.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in FOR_THE_HOST:
         copy = seed_file(destination, name)
         copy.unlink(missing_ok=True)
         shutil.copy2(seed_file(folder.keys, name), copy)
-    _belongs_to_owner(destination)
+        _give(copy, destination)
 
 
-def _belongs_to_owner(folder: Path) -> None:
-    """Where root made files for others (in a container), they get the folder's owner."""
-    if os.geteuid() != 0:
-        return
-    owner = folder.stat()
-    for path in folder.rglob("*"):
+def _give(path: Path, folder: Path) -> None:
+    """What root makes for others (in a container) gets the owner of its folder."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
         os.chown(path, owner.st_uid, owner.st_gid)

@@ -35,6 +35,19 @@ class Ended:
     status: int
 
 
+def _nothing(pid: int) -> None:
+    """For whoever waits for the pid instead."""
+    del pid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Starting:
+    """Who is to be told that a process was started."""
+
+    pid: asyncio.Future[int]
+    started: Callable[[int], None]
+
+
 class StarterLost(BerthError):
     """The process that starts the others has ended, and with it everything that it had started."""
 
@@ -50,7 +63,7 @@ class Processes:
         self._log = log
         self._writer: asyncio.StreamWriter | None = None
         self._listening = asyncio.Event()
-        self._starting: dict[str, asyncio.Future[int]] = {}
+        self._starting: dict[str, _Starting] = {}
 
     @classmethod
     def launch(cls, folder: Path, log: Path) -> "Processes":
@@ -82,22 +95,33 @@ class Processes:
             while line := await reader.readline():
                 report: dict[str, Any] = json.loads(line)
                 if "started" in report:
-                    self._starting.pop(report["started"]).set_result(report["pid"])
+                    self._started(report["started"], report["pid"])
                 else:
                     ended(Ended(name=report["ended"], pid=report["pid"], status=report["status"]))
         except ConnectionError:
             pass
         raise self._lost()
 
-    async def start(self, name: str, program: Program, *, environment: Mapping[str, str], log: Path) -> int:
+    async def start(
+        self,
+        name: str,
+        program: Program,
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        started: Callable[[int], None] = _nothing,
+    ) -> int:
         """Start `program` as `name` and return its pid; its output is appended to `log`.
+
+        `started` is called with the pid before anybody is told that the process has ended.
 
         Raises:
             StarterLost: the fork server is gone.
         """
         assert name not in self._starting, f"{name} is being started already"
         await self._listening.wait()
-        started = self._starting[name] = asyncio.get_running_loop().create_future()
+        pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._starting[name] = _Starting(pid=pid, started=started)
         self._ask(
             {
                 "start": name,
@@ -107,7 +131,7 @@ class Processes:
                 "log": str(log),
             }
         )
-        return await started
+        return await pid
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to the process of that name, if it still runs."""
@@ -120,6 +144,12 @@ class Processes:
         self._control.close()
         self._server.wait()
 
+    def _started(self, name: str, pid: int) -> None:
+        starting = self._starting.pop(name)
+        starting.started(pid)
+        if not starting.pid.done():  # else whoever asked was cancelled
+            starting.pid.set_result(pid)
+
     def _ask(self, request: dict[str, Any]) -> None:
         assert self._writer is not None, "listen first"
         self._writer.write(json.dumps(request).encode() + b"\n")
@@ -130,6 +160,7 @@ class Processes:
             f"the process that starts the others has ended: {lines[0] if lines else 'it said nothing'}",
             hint=f"its log is {self._log}",
         )
-        for started in self._starting.values():
-            started.set_exception(error)
+        for starting in self._starting.values():
+            if not starting.pid.done():
+                starting.pid.set_exception(error)
         return error

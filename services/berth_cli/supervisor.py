@@ -213,7 +213,7 @@ class Supervisor:
             nats_server.wait_ready,
             pid=pid,
             ports_folder=folder.server_configuration,
-            exit_status=lambda: self._children.exit_status(NATS),
+            exit_status=lambda: self._children.exit_status(NATS, pid),
             log=folder.log(NATS),
         )
         self._children.replace(spec(address))

@@ -122,45 +122,18 @@ def test_a_key_for_one_namespace_works_at_once(shared_cluster: UpCluster, tmp_pa
 # ---------------------------------------------------------------- what dies
 
 
-@pytest.mark.parametrize("name", ["quota-1", "scheduler-1", "reservation-1", "console", "agent", "nats"])
-def test_a_killed_process_is_started_again(name: str, shared_cluster: UpCluster, tmp_path: Path) -> None:
-    url = shared_cluster.description["nats_url"]
+@pytest.mark.parametrize("name", ["nats", "console"])
+def test_a_killed_process_is_started_again_where_it_was(name: str, shared_cluster: UpCluster) -> None:
+    before = shared_cluster.description
 
     pid = shared_cluster.kill(name, signal.SIGKILL)
     shared_cluster.until_replaced(name, pid)
     shared_cluster.until_ready()
 
-    assert shared_cluster.description["nats_url"] == url
-    request = written(tmp_path, id=f"after-{name}", resources={"cpu_cores": 1})
-    assert shared_cluster.json("submit", request, "--wait", "20")["decisions"][0]["status"] == "placed"
-
-
-def test_when_the_leader_is_killed_another_one_decides(shared_cluster: UpCluster, tmp_path: Path) -> None:
-    before = shared_cluster.json("raft", "status")
-
-    pid = shared_cluster.kill(before["leader"], signal.SIGKILL)
-    request = written(tmp_path, id="after-the-leader", resources={"cpu_cores": 1})
-    decided = shared_cluster.json("submit", request, "--wait", "20")
-
-    assert decided["decisions"][0]["status"] == "placed"
-    shared_cluster.until_replaced(before["leader"], pid)
-    shared_cluster.until_ready()
-    after = shared_cluster.json("raft", "status")
-    assert after["term"] > before["term"]
-    assert shared_cluster.json("audit")["violations"] == []
-
-
-def test_all_at_once_but_the_supervisor_come_back(shared_cluster: UpCluster, tmp_path: Path) -> None:
-    pids = {name: pid for name, pid in shared_cluster.pids.items() if name != "supervisor"}
-
-    for pid in pids.values():
-        os.kill(pid, signal.SIGKILL)
-
-    for name, pid in pids.items():
-        shared_cluster.until_replaced(name, pid)
-    shared_cluster.until_ready()
-    request = written(tmp_path, id="after-all", resources={"cpu_cores": 1})
-    assert shared_cluster.json("submit", request, "--wait", "20")["decisions"][0]["status"] == "placed"
+    after = shared_cluster.description
+    assert (after["nats_url"], after["console_url"]) == (before["nats_url"], before["console_url"])
+    restarts = {row["name"]: row["restarts"] for row in shared_cluster.json("status")["processes"]}
+    assert restarts[name] >= 1
 
 
 def test_the_fork_server_too_may_be_killed(shared_cluster: UpCluster) -> None:
@@ -175,21 +148,6 @@ def test_the_fork_server_too_may_be_killed(shared_cluster: UpCluster) -> None:
 
 
 # ---------------------------------------------------------------- the whole life of a folder
-
-
-def test_nothing_outlives_a_killed_supervisor_and_the_folder_goes_on(new_cluster: UpCluster, tmp_path: Path) -> None:
-    new_cluster.up("--nodes", "3")
-    placed = new_cluster.json("submit", written(tmp_path), "--wait", "10")["decisions"][0]
-    before = new_cluster.pids
-
-    os.kill(before["supervisor"], signal.SIGKILL)
-    until(lambda: all(is_gone(pid) for pid in before.values()))
-    until(lambda: not processes_of(new_cluster.folder))
-    new_cluster.up("--nodes", "3")
-
-    again = new_cluster.json("submit", written(tmp_path), "--wait", "10")["decisions"][0]
-    assert again["allocations"] == placed["allocations"]
-    assert new_cluster.json("audit")["violations"] == []
 
 
 def test_down_leaves_nothing_behind_and_up_continues(new_cluster: UpCluster, tmp_path: Path) -> None:
