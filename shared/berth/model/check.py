@@ -67,7 +67,10 @@ def accept(state: State, transaction: Transaction, at: int, sequence: Sequence) 
 
 def _try(state: State, transaction: Transaction, at: int, sequence: Sequence) -> Refusal | None:
     refusal = (
-        _why_not_shaped(transaction) or _why_not_current(state, transaction) or _why_not_lawful(state, transaction, at)
+        _why_not_shaped(transaction)
+        or _why_not_current(state, transaction)
+        or _why_not_struck(state, transaction)
+        or _why_not_lawful(state, transaction, at)
     )
     if refusal is not None:
         return refusal
@@ -128,6 +131,18 @@ def _why_not_current(state: State, transaction: Transaction) -> Refusal | None:
             return refuse(
                 RefusalCode.SUPERSEDED, f"{key[0]}/{key[1]} is at attempt {current}, this was made for {event.attempt}"
             )
+    return None
+
+
+def _why_not_struck(state: State, transaction: Transaction) -> Refusal | None:
+    """Only what was taken from a request makes it wait again, not what it had given back, or what was over, before."""
+    for event in transaction:
+        known = state.queue.requests.get(event.key) if event.key and isinstance(event.data, RequestQueued) else None
+        if known is None or known.status is not RequestStatus.PLACED:
+            continue
+        live = [state.cluster.allocations[known.request.namespace, name] for name in known.live]
+        if all(one.how in (How.RELEASED, How.EXPIRED) for one in live):
+            return refuse(RefusalCode.STALE_VICTIM, f"{known.request.id} is on its way out and does not wait again")
     return None
 
 

@@ -9,6 +9,7 @@ from berth.messages.commands import Refusal, RefusalCode
 from berth.messages.events import (
     AllocationPlaced,
     AllocationsEnded,
+    AllocationsReleasing,
     Event,
     How,
     LeaderElected,
@@ -263,6 +264,18 @@ def test_what_is_lost_with_its_node_is_queued_in_the_same_transaction() -> None:
 
     known = state.queue.requests[request.key]
     assert (known.status, known.attempt, known.live) == (RequestStatus.QUEUED, 3, ())
+
+
+def test_what_was_given_back_before_its_node_was_lost_does_not_wait_again() -> None:
+    request = a_request(grace_seconds=30)
+    until = T0 + 30 * SECOND
+    leaving = AllocationsReleasing(
+        ids=(AllocationId("web.0"),), how=How.RELEASED, reason=ReasonCode.RELEASED, until=until
+    )
+    released = about(request.key, leaving, attempt=Attempt(2))
+    state = a_state(a_node(), placed(request, "n1"), (released,))
+
+    assert refusal_of(state, lost(state, "n1", request.key, "web.0")) is RefusalCode.STALE_VICTIM
 
 
 def test_r27_a_tolerated_loss_is_not_anticipated() -> None:
