@@ -45,7 +45,7 @@ def nodes_of(settings: AgentSettings) -> list[NodeDocument]:
     if settings.node is not None and settings.simulate is not None:
         raise InvalidSetting("an agent either simulates nodes or offers one", hint="give only one of the two settings")
     if settings.simulate is not None:
-        return simulated_nodes(settings.simulate)
+        return simulated_nodes(settings.simulate, instances=settings.instances)
     if settings.node is not None:
         return [codec.decode(NodeDocument, settings.node.encode(), root="node")]
     return [this_machine(settings.user.removeprefix("agent-") if settings.user.startswith("agent-") else None)]

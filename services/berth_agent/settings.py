@@ -17,6 +17,8 @@ class AgentSettings(ServiceSettings):
     """`agent` may speak for any node, `agent-<node>` for that one."""
     simulate: Annotated[int | None, Field(ge=1, le=100_000)] = None
     """Offer so many simulated nodes."""
+    instances: Annotated[int | None, Field(ge=1)] = None
+    """What each simulated node holds; as many as a node that does not say, unless set (benchmarks need more)."""
     node: str | None = None
     """Offer this node: one of a cluster document, as JSON."""
     ask_every_ms: Annotated[int, Field(ge=100)] = 2_000

@@ -32,16 +32,16 @@ SHAPES = (
 )
 
 
-def simulated_nodes(count: int) -> list[NodeDocument]:
+def simulated_nodes(count: int, *, instances: int | None = None) -> list[NodeDocument]:
     """The first `count` nodes of the demo cluster; a larger one begins with the same nodes.
 
     Regions, zones and shapes take turns at different lengths, so that every combination comes in time.
-    The first node is a general one in us-east-1.
+    The first node is a general one in us-east-1. `instances`: what each holds, where it should say so.
     """
-    return [_node(number) for number in range(count)]
+    return [_node(number, instances) for number in range(count)]
 
 
-def _node(number: int) -> NodeDocument:
+def _node(number: int, instances: int | None) -> NodeDocument:
     shape = SHAPES[number % len(SHAPES)]
     region = REGIONS[number % len(REGIONS)]
     labels = {
@@ -63,6 +63,7 @@ def _node(number: int) -> NodeDocument:
                 "ram_mb": shape.ram_mb,
                 "disk_mb": shape.disk_mb,
                 "extended": {"gpu": shape.gpus} if shape.gpus else {},
+                **({} if instances is None else {"instances": instances}),
             }
         ),
         labels=labels,

@@ -51,3 +51,8 @@ def test_ids_are_names_and_unique() -> None:
 
     assert len(set(ids)) == 1_200
     assert all(is_name(name) for name in ids)
+
+
+def test_nodes_hold_as_many_instances_as_they_are_told_to() -> None:
+    assert [node.capacity.instances for node in simulated_nodes(2, instances=5_000)] == [5_000, 5_000]
+    assert simulated_nodes(1)[0].capacity.instances is None
