@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 ANSWER_WITHIN_SECONDS = 3.0
 """A registration is answered when it is committed, so this covers an election."""
 LEAVE_WITHIN_SECONDS = 5.0
-_AGAIN_SECONDS_MAX = 5.0
+_AGAIN_SECONDS_MAX = 0.25
 _REGISTERING_AT_ONCE = 256
 
 

@@ -120,6 +120,9 @@ def run(words: Sequence[str]) -> int:
         # Whoever read our output has gone; nothing may be written to it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a file or folder that cannot be read or written
+        sys.stderr.write(f"berth: {error}\n")
+        return 1
     return 0
 
 

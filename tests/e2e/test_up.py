@@ -119,6 +119,40 @@ def test_a_key_for_one_namespace_works_at_once(shared_cluster: UpCluster, tmp_pa
     assert own.code == 0, own.err
 
 
+def test_a_described_node_comes_and_leaves_with_its_agent(shared_cluster: UpCluster, tmp_path: Path) -> None:
+    described = tmp_path / "node.yaml"
+    described.write_text("{id: big-one, capacity: {cpu_cores: 64, ram_mb: 1000}, labels: {region: home}}")
+    words = ["agent", "--dir", str(shared_cluster.folder), "--node", str(described), "--leave"]
+    agent = subprocess.Popen([sys.executable, "-m", "berth_cli.main", *words], stderr=subprocess.DEVNULL)
+
+    until(lambda: shared_cluster.run("nodes", "show", "big-one").code == 0)
+    shown = shared_cluster.json("nodes", "show", "big-one")
+    agent.send_signal(signal.SIGINT)
+    code = agent.wait(timeout=60)
+
+    assert (shown["state"], shown["labels"]) == ("ready", {"region": "home"})
+    assert code == 0
+    listed = {node["id"]: node["state"] for node in shared_cluster.json("nodes", "list")}
+    assert listed.get("big-one", "left") == "left"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--node", "none.yaml"], "none.yaml"),
+        (["--node", "none.yaml", "--simulate", "3"], "--simulate"),
+        (["--simulate", "0"], "--simulate"),
+    ],
+    ids=["no file", "both", "none"],
+)
+def test_an_agent_that_cannot_be_is_told_so(words: list[str], said: str, shared_cluster: UpCluster) -> None:
+    ended = shared_cluster.run("agent", *words)
+
+    assert ended.code == 2
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+
+
 # ---------------------------------------------------------------- what dies
 
 

@@ -112,6 +112,34 @@ async def test_closing_ends_everything(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
+def test_what_is_imported_before_a_fork_starts_no_thread() -> None:
+    program = (
+        "import importlib, os, threading; from berth_cli.fork_server import SHARED_MODULES;"
+        "[importlib.import_module(module) for module in SHARED_MODULES];"
+        "print(threading.active_count(), len(os.listdir('/proc/self/task')) if os.path.exists('/proc/self') else 1)"
+    )
+
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+
+    assert told.stdout == "1 1\n"
+
+
+def test_every_process_finds_its_code_imported_already() -> None:
+    program = (
+        "import importlib, sys; from berth_cli.fork_server import SHARED_MODULES;"
+        "[importlib.import_module(module) for module in SHARED_MODULES];"
+        "before = set(sys.modules);"
+        "[importlib.import_module(f'berth_{role}.__main__') for role in "
+        "('raft', 'quota', 'scheduler', 'reservation', 'console', 'agent')];"
+        "print(sorted(name for name in set(sys.modules) - before if not name.endswith('__main__')))"
+    )
+
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert told.stdout == "[]\n"
+
+
 SUPERVISOR = """
 import asyncio, os, sys
 from pathlib import Path

@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -82,6 +83,15 @@ def test_a_problem_is_a_line_on_standard_error_and_an_exit_code(
 
     assert main.run(["fail"]) == code
     assert capsys.readouterr().err == f"berth: {error}\n"
+
+
+def test_a_folder_that_cannot_be_used_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+
+    code = main.run(["up", "--dir", str(tmp_path / "file" / "cluster")])
+
+    assert code == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 def test_an_interrupted_command_ends_like_one_that_a_signal_ended(monkeypatch: pytest.MonkeyPatch) -> None:
