@@ -17,6 +17,9 @@ DEVELOPMENT := $(VENV)/.installed-development
 REAL := nats or slow or e2e
 FAST := not ($(REAL))
 
+# The fast tests share nothing, so they run side by side; those with a server or a browser run one after the other.
+WORKERS := 2
+
 # The checks run side by side, unless `make -j` has said already how many may.
 PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,--jobs=2)
 
@@ -86,7 +89,7 @@ check-imports: $(DEVELOPMENT)
 
 .PHONY: check-fast
 check-fast: $(DEVELOPMENT)
-	@SEEDS=$${SEEDS:-25} $(PYTEST) -q -m "$(FAST)" tests
+	@SEEDS=$${SEEDS:-25} $(PYTEST) -q -m "$(FAST)" --numprocesses=$(WORKERS) tests
 
 .PHONY: format
 format: $(DEVELOPMENT) ## Format the code and repair what the linter can repair [1 s]

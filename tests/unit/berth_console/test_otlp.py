@@ -81,7 +81,7 @@ def test_json_is_read_as_the_specification_writes_it() -> None:
     [
         (b"body", ""),
         (b"body", "identity"),
-        (gzip.compress(b"body"), "gzip"),
+        (gzip.compress(b"body", mtime=0), "gzip"),
         (zlib.compress(b"body"), "deflate"),
     ],
 )
@@ -93,7 +93,7 @@ def test_each_content_encoding_gives_the_same_body(packed: bytes, encoding: str)
     "packed, encoding, says",
     [
         (b"no gzip", "gzip", "not gzip"),
-        (gzip.compress(b"body" * 99)[:-20], "gzip", "too early"),
+        (gzip.compress(b"body" * 99, mtime=0)[:-20], "gzip", "too early"),
         (b"", "gzip", "too early"),
         (b"body", "br", "not understood"),
     ],
