@@ -1,6 +1,7 @@
 """The supervisor's hand on its processes: start, signal, hear that one has ended. `fork_server.py` does it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -91,15 +92,13 @@ class Processes:
         """
         reader, self._writer = await asyncio.open_connection(sock=self._control)
         self._listening.set()
-        try:
+        with contextlib.suppress(ConnectionError):  # which says the same as the end of what it sends
             while line := await reader.readline():
                 report: dict[str, Any] = json.loads(line)
                 if "started" in report:
                     self._started(report["started"], report["pid"])
                 else:
                     ended(Ended(name=report["ended"], pid=report["pid"], status=report["status"]))
-        except ConnectionError:
-            pass
         raise self._lost()
 
     async def start(
