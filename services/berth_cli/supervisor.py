@@ -70,7 +70,8 @@ async def supervise(
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, asked, number)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has it ignored
+            asyncio.get_running_loop().add_signal_handler(number, asked, number)
     await supervisor.run(stop, ready)
 
 

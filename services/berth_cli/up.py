@@ -211,7 +211,8 @@ def _become_daemon(folder: Folder, *, keep: tuple[int, ...]) -> None:
     log = os.open(folder.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for descriptor, standard in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(descriptor, standard)
-    edges = [2, *sorted(keep), os.sysconf("SC_OPEN_MAX")]
+    most = os.sysconf("SC_OPEN_MAX")
+    edges = [2, *sorted(keep), most if 0 < most < 2**31 else 65_536]
     for below, above in itertools.pairwise(edges):
         os.closerange(below + 1, above)
 
