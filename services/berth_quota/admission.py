@@ -3,21 +3,31 @@
 from dataclasses import dataclass
 
 from berth.ids import Namespace
+from berth.messages.commands import Grant
 from berth.messages.events import Wake, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
 from berth.model.charging import quota_scope
-from berth.model.entitlement import Assumption, never, shortfall
+from berth.model.entitlement import NOBODY, Assumption, candidates, may_preempt, never, shortfall
 from berth.model.feasibility import reservation_reason
 from berth.model.ledger import State
+from berth.model.priorities import Priorities
 from berth.resources import NOTHING, Resources
+
+NO_GRANT = Grant()
+EVICTIONS_MAX = 128
+"""Allocations that may leave for one request: their events fit one record beside a placement of its own size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """It may be evaluated; `amount` is assumed to be used by its namespace meanwhile."""
+    """It may be evaluated; `amount` is assumed to be used by its namespace meanwhile.
+
+    `grant`: what a scheduler may take from others for it.
+    """
 
     amount: Resources
+    grant: Grant = NO_GRANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +55,13 @@ Ruling = Admit | Wait | Queue | Reject
 ON_QUOTA = (Wake(on=WakeOn.QUOTA),)
 
 
-def judge(state: State, request: Request, missing: int, assumed: Assumption) -> Ruling:
-    """Whether `missing` instances of `request` may be placed now, as far as quota and reservation go."""
+def judge(
+    state: State, request: Request, missing: int, assumed: Assumption, priorities: Priorities | None = None
+) -> Ruling:
+    """Whether `missing` instances of `request` may be placed now, as far as quota and reservation go.
+
+    `priorities`: kept by who judges often, so that nobody looks for victims where there are none.
+    """
     if request.reservation is not None:
         reason = reservation_reason(state, request)
         if reason is None:
@@ -54,18 +69,44 @@ def judge(state: State, request: Request, missing: int, assumed: Assumption) -> 
         if reason.code is not ReasonCode.RESERVATION_NOT_ACTIVE:
             return Reject((reason,))
         return Queue((reason,), (Wake(on=WakeOn.RESERVATION, name=request.reservation),))
+    amount = _amount(request, missing)
     if request.namespace not in state.quotas.quotas:
-        return Admit(_amount(request, missing))
+        return Admit(amount, _grant(state, request))
     too_much = never(state, request)
     if too_much:
         return Reject(too_much)
-    amount = _amount(request, missing)
     reasons = shortfall(state, request, amount)
     if reasons:
+        below = priorities or Priorities(state)
+        if below.is_anybody_below(request.namespace, request.priority):
+            return _at_others_cost(state, request, amount, assumed) or Queue(reasons, ON_QUOTA)
         return Queue(reasons, ON_QUOTA)
     if assumed and shortfall(state, request, amount, assumed):
         return Wait()
-    return Admit(amount)
+    return Admit(amount, _grant(state, request))
+
+
+def _grant(state: State, request: Request, *, quota_short: bool = False) -> Grant:
+    """What may be evicted for it: less important work of its own namespace (R53)."""
+    if request.priority == 0 or not may_preempt(state, request):
+        return NO_GRANT
+    return Grant(preempt=True, max_evictions=EVICTIONS_MAX, quota_short=quota_short)
+
+
+def _at_others_cost(state: State, request: Request, amount: Resources, assumed: Assumption) -> Admit | Wait | None:
+    """Where the quota would do without less important work of the namespace: a scheduler says whose (R60).
+
+    One after the other: what is in flight for the same namespace may be after the same victims. None: it
+    would not do.
+    """
+    grant = _grant(state, request, quota_short=True)
+    freed = NOTHING
+    for one in candidates(state, request, grant, state.at):
+        freed += one.charge
+    without = {request.namespace: NOTHING.minus(freed)} if freed != NOTHING else NOBODY
+    if not without or shortfall(state, request, amount, without):
+        return None
+    return Wait() if request.namespace in assumed else Admit(amount, grant)
 
 
 def _amount(request: Request, missing: int) -> Resources:

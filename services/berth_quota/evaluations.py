@@ -14,7 +14,6 @@ from berth.messages.commands import (
     Evaluation,
     EvaluationItem,
     EvaluationOutcome,
-    Grant,
     RefusalCode,
     Verdict,
 )
@@ -34,7 +33,6 @@ from berth_quota.waitlist import Waitlist
 
 ITEM_BYTES = 400
 """What an item of an evaluation takes beside the request's body, generously."""
-NO_GRANT = Grant()
 ANYTHING = (Wake(on=WakeOn.CAPACITY), Wake(on=WakeOn.NODES))
 
 TO_QUOTA = frozenset({RefusalCode.QUOTA, RefusalCode.CLASS})
@@ -214,8 +212,9 @@ class Evaluations:
 
         def rule(lane: Lane, waiting: Waiting, ruling: Ruling) -> None:
             match ruling:
-                case Admit(amount=amount):
-                    sent = Sent(lane=lane, waiting=waiting, amount=amount, seen=self._state.sequence)
+                case Admit(amount=amount, grant=grant):
+                    seen = self._state.sequence
+                    sent = Sent(lane=lane, waiting=waiting, amount=amount, seen=seen, grant=grant)
                     self._in_flight.add(sent)
                     self.waitlist.sent(lane, waiting)
                     leaving.append(sent)
@@ -295,7 +294,7 @@ class Evaluations:
             attempt=waiting.attempt,
             missing=self.waitlist.missing(waiting),
             alone=waiting.alone,
-            grant=NO_GRANT,
+            grant=sent.grant,
             traceparent=waiting.traceparent,
         )
 

@@ -8,14 +8,16 @@ import heapq
 from dataclasses import dataclass
 
 from berth.ids import RequestKey, Sequence
+from berth.messages.commands import Grant
 from berth.model.entitlement import Assumed
 from berth.resources import NOTHING, Resources
+from berth_quota.admission import NO_GRANT
 from berth_quota.lanes import Lane, Waiting
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sent:
-    """One entry. `seen`: the sequence that it was admitted on.
+    """One entry. `seen`: the sequence that it was admitted on; `grant`: what may be evicted for it.
 
     `asked`: the id of the newest evaluation that it was sent in.
     `is_accepted`: a scheduler says that it is committed; the ledger has not shown it yet.
@@ -25,6 +27,7 @@ class Sent:
     waiting: Waiting
     amount: Resources
     seen: Sequence
+    grant: Grant = NO_GRANT
     asked: str = ""
     is_accepted: bool = False
 

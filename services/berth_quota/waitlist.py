@@ -15,6 +15,7 @@ from berth.model.charging import CONFIGURATION
 from berth.model.cluster import AllocationState
 from berth.model.entitlement import Assumed
 from berth.model.ledger import ChangeKey, State
+from berth.model.priorities import Priorities
 from berth.model.queue import RequestState
 from berth_quota.admission import Ruling, Wait, judge, scope_of
 from berth_quota.bounds import Bounds
@@ -36,6 +37,7 @@ class Waitlist:
         self._lanes: dict[bytes, Lane] = {}
         self._queued: dict[RequestKey, tuple[Lane, Waiting]] = {}
         self._wakeups = Wakeups(state)
+        self._priorities = Priorities(state)
         self._woken: dict[Lane, None] = {}
         self._driven: dict[Lane, None] = {}
         self._order: list[tuple[Rank, int, Lane]] = []
@@ -204,7 +206,8 @@ class Waitlist:
             if scope is not None and scope in self._blocked and self._blocked[scope] < place:
                 self._parked[scope][lane] = None
                 continue
-            ruling = judge(self._state, waiting.request, self.missing(waiting), self._assumed)
+            missing = self.missing(waiting)
+            ruling = judge(self._state, waiting.request, missing, self._assumed, self._priorities)
             if isinstance(ruling, Wait):
                 assert scope is not None, "only a limit makes anybody wait for what is in flight"
                 self._parked.setdefault(scope, {})[lane] = None

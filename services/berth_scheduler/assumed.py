@@ -39,9 +39,18 @@ def assume(state: State, allocation: Allocation) -> None:
         state.reservations.draw(allocation.reservation, allocation.node, allocation.charge)
 
 
+@dataclass(frozen=True, slots=True)
+class _Assumed:
+    """What one proposal in flight would do for its request at `attempt`."""
+
+    attempt: Attempt
+    placed: tuple[Allocation, ...]
+    evicted: tuple[Allocation, ...]
+
+
 @dataclass(slots=True)
 class Assumptions:
-    """What proposals in flight would place, laid on a view while decisions are made on it.
+    """What proposals in flight would place and evict, laid on a view while decisions are made on it.
 
     A fold must never see it: lift it before, lay it again before the next decision. What is laid comes off
     exactly, by the view's journal. A request is assumed for one attempt at a time.
@@ -51,9 +60,7 @@ class Assumptions:
 
     state: State
     released: int = 0
-    _entries: dict[RequestKey, tuple[Attempt, tuple[Allocation, ...]]] = field(
-        default_factory=dict["RequestKey", "tuple[Attempt, tuple[Allocation, ...]]"]
-    )
+    _entries: dict[RequestKey, "_Assumed"] = field(default_factory=dict["RequestKey", "_Assumed"])
     _mark: int | None = None
 
     def __len__(self) -> int:
@@ -62,17 +69,25 @@ class Assumptions:
     def __contains__(self, key: RequestKey) -> bool:
         return key in self._entries
 
-    def add(self, request: Request, attempt: Attempt, placed: Iterable[AllocationPlaced], *, at: int) -> None:
-        """From now on `placed` counts as taken for this request."""
+    def add(
+        self,
+        request: Request,
+        attempt: Attempt,
+        placed: Iterable[AllocationPlaced],
+        *,
+        at: int,
+        evicted: Iterable[Allocation] = (),
+    ) -> None:
+        """From now on `placed` counts as taken for this request, and what is `evicted` for it as gone."""
         assert request.key not in self._entries, f"I8: {request.key} is assumed twice"
         allocations = tuple(provisional(request, one.id, one.node, at=at) for one in placed)
-        self._entries[request.key] = (attempt, allocations)
+        entry = self._entries[request.key] = _Assumed(attempt, allocations, tuple(evicted))
         if self._mark is not None:
-            self._lay(allocations)
+            self._lay(entry)
 
     def drop(self, key: RequestKey, attempt: Attempt) -> None:
         """It was refused or given up, if that attempt was assumed at all."""
-        if key in self._entries and self._entries[key][0] == attempt:
+        if key in self._entries and self._entries[key].attempt == attempt:
             self.lift()
             self._forget(key)
 
@@ -81,7 +96,7 @@ class Assumptions:
         assert self._mark is None, "a fold must not see what is only assumed"
         for key in keys:
             known = self.state.queue.requests.get(key)
-            if key in self._entries and (known is None or known.attempt > self._entries[key][0]):
+            if key in self._entries and (known is None or known.attempt > self._entries[key].attempt):
                 self._forget(key)
 
     def _forget(self, key: RequestKey) -> None:
@@ -92,8 +107,8 @@ class Assumptions:
         """Put everything assumed on the view."""
         if self._mark is None:
             self._mark = self.state.journal.begin()
-            for _, allocations in self._entries.values():
-                self._lay(allocations)
+            for entry in self._entries.values():
+                self._lay(entry)
 
     def lift(self) -> None:
         """Take everything assumed off the view."""
@@ -101,7 +116,10 @@ class Assumptions:
             self.state.journal.undo(self._mark)
             self._mark = None
 
-    def _lay(self, allocations: tuple[Allocation, ...]) -> None:
-        for allocation in allocations:
+    def _lay(self, entry: "_Assumed") -> None:
+        for allocation in entry.evicted:
+            if allocation.key in self.state.cluster.on_node(allocation.node):
+                self.state.cluster.vacate(allocation)
+        for allocation in entry.placed:
             if allocation.node in self.state.cluster.nodes:
                 assume(self.state, allocation)

@@ -20,18 +20,23 @@ from berth.messages.commands import (
     Verdict,
 )
 from berth.messages.envelope import Record
-from berth.messages.events import AllocationPlaced, Event, RequestPlaced, RequestSubmitted, Transaction, about
+from berth.messages.events import AllocationPlaced, RequestPlaced, Wake, WakeOn
 from berth.model.cluster import AllocationState
+from berth.model.entitlement import shortfall
 from berth.model.ledger import State, requests_named
+from berth.model.priorities import Priorities
 from berth_scheduler.assumed import Assumptions
 from berth_scheduler.board import Board
 from berth_scheduler.limits import Limits
 from berth_scheduler.offers import Offered, Outcome
-from berth_scheduler.placement import Placed, place
+from berth_scheduler.placement import Placed, place, transaction_of
+from berth_scheduler.preemption import preempt
 from berth_scheduler.unplaceable import Unplaceable
 
 LOST_RACES = frozenset({RefusalCode.CAPACITY, RefusalCode.RULE, RefusalCode.WINDOW, RefusalCode.STALE_VICTIM})
 """The ledger had moved on: judged again on the newer view."""
+
+ON_QUOTA = (Wake(on=WakeOn.QUOTA), Wake(on=WakeOn.CAPACITY))
 
 WorkKey = tuple[RequestKey, Attempt]
 
@@ -78,11 +83,15 @@ class Evaluations:
     seed: str
     pending: list[Work] = field(default_factory=list[Work])
     _obstacles: tuple[int, frozenset[NodeId]] = (0, frozenset())
+    _priorities: Priorities = field(init=False)
     _works: dict[WorkKey, Work] = field(default_factory=dict[WorkKey, Work])
     _attempts: dict[RequestKey, list[Work]] = field(default_factory=dict[RequestKey, list[Work]])
     _answers: dict[tuple[str, str], list[EvaluationOutcome]] = field(
         default_factory=dict[tuple[str, str], list[EvaluationOutcome]]
     )
+
+    def __post_init__(self) -> None:
+        self._priorities = Priorities(self.state)
 
     # ------------------------------------------------------------------ in
 
@@ -119,10 +128,13 @@ class Evaluations:
         self.assumptions.lay()
         for work in ready:
             found = self._place(work, at)
+            if not isinstance(found, Placed) and self._may_evict(work):
+                found = self._evict(work, at) or found
             if isinstance(found, Placed):
                 work.placed, work.judged_on = found.allocations, self.state.sequence
-                self.assumptions.add(work.item.request, work.item.attempt, found.allocations, at=at)
-                transaction = self._transaction(work)
+                request, attempt = work.item.request, work.item.attempt
+                self.assumptions.add(request, attempt, found.allocations, at=at, evicted=found.evicted)
+                transaction = transaction_of(self.state, work.item, found)
                 offered.append(Offered(transaction=transaction, purpose=work, traceparent=work.item.traceparent))
             else:
                 failed.append((work, found))
@@ -159,15 +171,46 @@ class Evaluations:
         return self.state.sequence < work.view
 
     def _place(self, work: Work, at: int) -> Placed | Unplaceable:
+        """Where it goes with nobody leaving for it."""
+        request, missing = work.item.request, self._missing(work)
+        short = shortfall(self.state, request, request.charge.times(missing)) if work.item.grant.quota_short else ()
+        if short:
+            return Unplaceable(reasons=short, wake=ON_QUOTA)
         return place(
             self.state,
-            work.item.request,
-            missing=self._missing(work),
+            request,
+            missing=missing,
             at=at,
             attempt=work.item.attempt,
             seed=self.seed,
             board=self.board,
         )
+
+    def _may_evict(self, work: Work) -> bool:
+        """Whether anything that runs is less important, and its quota service says that it may be taken (R53)."""
+        request = work.item.request
+        return work.item.grant.preempt and self._priorities.is_anybody_below(
+            request.namespace, request.priority, self.assumptions.released
+        )
+
+    def _evict(self, work: Work, at: int) -> Placed | None:
+        """Where it goes when others leave. Nobody leaves if it only has to wait for what is assumed, or silent."""
+        disturbed = len(self.assumptions) > 0 or bool(self.board.silent)
+        if disturbed and isinstance(self._undisturbed(work, at), Placed):
+            return None
+        return self._preempt(work, at)
+
+    def _preempt(self, work: Work, at: int) -> Placed | None:
+        return preempt(self.board, work.item, missing=self._missing(work), at=at, seed=self.seed)
+
+    def _undisturbed(self, work: Work, at: int) -> Placed | Unplaceable:
+        """As if nothing were assumed and nobody silent."""
+        silent, self.board.silent = self.board.silent, frozenset()
+        self.assumptions.lift()
+        found = self._place(work, at)
+        self.assumptions.lay()
+        self.board.silent = silent
+        return found
 
     def _missing(self, work: Work) -> int:
         """What the view says is missing, and what quota asked for, whichever is less; at least one."""
@@ -187,7 +230,7 @@ class Evaluations:
             self.board.silent = frozenset()
         for work, unplaceable in failed:
             found = self._place(work, at) if disturbed else unplaceable
-            if isinstance(found, Placed):
+            if isinstance(found, Placed) or (disturbed and self._may_evict(work) and self._preempt(work, at)):
                 work.blocked = True
             else:
                 self._settle(
@@ -198,17 +241,6 @@ class Evaluations:
                     evaluated_at=self.state.sequence,
                 )
         self.board.silent = silent
-
-    def _transaction(self, work: Work) -> Transaction:
-        """The request itself, if the ledger does not know it yet, and where it goes."""
-        item = work.item
-        events: list[Event] = []
-        if item.request.key not in self.state.queue.requests:
-            submitted = RequestSubmitted(request=item.request, digest=item.digest)
-            events.append(about(item.request.key, submitted, attempt=item.attempt, traceparent=item.traceparent))
-        placed = RequestPlaced(allocations=work.placed)
-        events.append(about(item.request.key, placed, attempt=item.attempt, traceparent=item.traceparent))
-        return tuple(events)
 
     # ------------------------------------------------------------------ out
 

@@ -8,10 +8,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from berth.ids import AllocationId, Attempt, NodeId, allocation_id
+from berth.messages.commands import EvaluationItem
 from berth.messages.decisions import NodeVerdict
-from berth.messages.events import AllocationPlaced
+from berth.messages.events import AllocationPlaced, Event, RequestPlaced, RequestSubmitted, Transaction, about
 from berth.messages.requests import Request
-from berth.model.cluster import AllocationState
+from berth.model.cluster import Allocation, AllocationState
 from berth.model.feasibility import preferred_weight, reservation_reason, why_not
 from berth.model.ledger import State
 from berth_scheduler.board import Board
@@ -21,9 +22,25 @@ from berth_scheduler.unplaceable import Unplaceable, explained
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """At least as many instances as the request needs to run, each with its node and its charge."""
+    """At least as many instances as the request needs to run, each with its node and its charge.
+
+    `evicted`: who leaves for them (`preemption`), `events` what that means for their requests.
+    """
 
     allocations: tuple[AllocationPlaced, ...]
+    evicted: tuple[Allocation, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+def transaction_of(state: State, item: EvaluationItem, placed: Placed) -> Transaction:
+    """Who leaves, the request itself if the ledger does not know it yet, and where it goes."""
+    key, events = item.request.key, list(placed.events)
+    if key not in state.queue.requests:
+        submitted = RequestSubmitted(request=item.request, digest=item.digest)
+        events.append(about(key, submitted, attempt=item.attempt, traceparent=item.traceparent))
+    data = RequestPlaced(allocations=placed.allocations)
+    events.append(about(key, data, attempt=item.attempt, traceparent=item.traceparent))
+    return tuple(events)
 
 
 def place(
@@ -59,13 +76,14 @@ def place(
 
 
 def _placed(state: State, search: Search, picks: list[int]) -> Placed:
-    request, ids = search.request, search.board.ids
-    names = instance_names(state, request, len(picks))
-    return Placed(
-        allocations=tuple(
-            AllocationPlaced(id=name, node=ids[position], charge=request.charge)
-            for name, position in zip(names, picks, strict=True)
-        )
+    return Placed(allocations=on_nodes(state, search.request, [search.board.ids[position] for position in picks]))
+
+
+def on_nodes(state: State, request: Request, nodes: Collection[NodeId]) -> tuple[AllocationPlaced, ...]:
+    """One more instance of the request on each of `nodes`, under the names that are free."""
+    names = instance_names(state, request, len(nodes))
+    return tuple(
+        AllocationPlaced(id=name, node=node, charge=request.charge) for name, node in zip(names, nodes, strict=True)
     )
 
 

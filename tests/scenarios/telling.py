@@ -146,6 +146,8 @@ def _decision(decision: Decision) -> str:
     text = f"{decision.request} {decision.status}"
     if decision.allocations:
         text += " on " + _listed(str(one.node) for one in decision.allocations)
+    if decision.evicted:
+        text += ", evicted " + ", ".join(one.allocation for one in decision.evicted)
     return text + _because(decision.reasons)
 
 

@@ -90,10 +90,15 @@ class ProposalAnswer(Wire):
 
 
 class Grant(Wire):
-    """What quota allows the scheduler to take from others for one evaluation."""
+    """What quota allows the scheduler to take from others for one evaluation.
+
+    `quota_short`: without victims the namespace itself may not be charged, however much room there is.
+    `max_evictions` counts allocations, siblings that must leave with a victim included.
+    """
 
     preempt: bool = False
     reclaim: bool = False
+    quota_short: bool = False
     max_evictions: int = 0
     min_run_seconds: int = 0
 

@@ -56,6 +56,7 @@ from berth.messages.events import (
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
 from berth.model.check import accept
+from berth.model.entitlement import shortfall
 from berth.model.ledger import State
 from berth.model.windows import free_now
 from berth.wire import codec
@@ -87,6 +88,10 @@ class FirstFit:
         node = next((node for node in ready if wanted.fits_in(free_now(state, node))), None)
         if node is None:
             return outcome_of(item, Verdict.UNPLACEABLE, reasons=NO_ROOM, wake=CAPACITY, evaluated_at=state.sequence)
+        short = shortfall(state, request, request.charge.times(item.missing)) if item.grant.quota_short else ()
+        if short:  # it evicts nobody
+            wake = (Wake(on=WakeOn.QUOTA),)
+            return outcome_of(item, Verdict.UNPLACEABLE, reasons=short, wake=wake, evaluated_at=state.sequence)
         known = state.queue.requests.get(request.key)
         events: list[EventData] = [] if known else [RequestSubmitted(request=request, digest=item.digest)]
         first = len(known.allocations) if known else 0
