@@ -11,9 +11,7 @@ KEY = os.environ.get("BERTH_KEY", ".berth/keys/client.nk")
 
 async def main() -> None:
     wishes = (
-        berth.Preferences.binpack()
-        .require("region", "in", ["us-east-1"])
-        .prefer("disk", "equals", ["ssd"], weight=50)
+        berth.Preferences.binpack().require("region", "in", ["us-east-1"]).prefer("disk", "equals", ["ssd"], weight=50)
     )
     request = berth.Request(id="web-2", namespace="team-a", resources=berth.Amounts(cpu_cores=4.0, ram_mb=8192))
     async with berth.connect(URL, nkey=KEY) as cluster:
