@@ -31,7 +31,10 @@ def plan(
     """
     anew = frozenset(request.key for request in requests if _waits(state, request.key))
     history = [*seed.of_state(state, without=anew), *((at_ms, transaction) for transaction in changes)]
-    return _decide(Cell(at_ms=at_ms, seed=salt, history=history, drives_queued=False), requests, explain=explain)
+    cell = Cell(at_ms=at_ms, seed=salt, history=history, drives_queued=False)
+    for copied in (cell.state, cell.scheduler.state):  # what was asked for and is settled since is no part of `seed`
+        copied.demand.resume(state.demand)
+    return _decide(cell, requests, explain=explain)
 
 
 def _waits(state: State, key: RequestKey) -> bool:

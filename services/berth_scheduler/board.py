@@ -14,7 +14,7 @@ from operator import is_not
 
 from berth.ids import NodeId
 from berth.messages.reasons import Reason
-from berth.messages.requests import Mode, Request
+from berth.messages.requests import Mode, Request, Strategy
 from berth.model.cluster import Node
 from berth.model.feasibility import (
     admits,
@@ -26,6 +26,7 @@ from berth.model.feasibility import (
     preferred_weight,
     topology_keys,
 )
+from berth.model.fragmentation import Profile
 from berth.model.ledger import State
 from berth.model.windows import free_now
 from berth.resources import Resources
@@ -66,6 +67,7 @@ class Shape:
 
     `barred`: the first reason of a node that is not admitted, found when somebody asks.
     `seen`: how much of the board's log of changes is worked in. `tainted`: how many rooms have bad taints.
+    `profile`: what the strategy `fragmentation` judged the rooms by; None for other strategies.
     """
 
     admitted: list[bool]
@@ -76,6 +78,7 @@ class Shape:
     seen: int = 0
     tainted: int = 0
     prefers: bool = False
+    profile: Profile | None = None
 
 
 @dataclass(slots=True)
@@ -97,12 +100,15 @@ class Board:
     _muted: frozenset[NodeId] = frozenset()
     _log: list[int] = field(default_factory=list[int])
     _shapes: dict[ShapeKey, Shape] = field(default_factory=dict[ShapeKey, Shape])
+    _profile: Profile = field(default_factory=lambda: Profile(()))
 
     # ------------------------------------------------------------------ what changed
 
     def renew(self) -> None:
         """Find the nodes whose row or use has been replaced since the last call."""
         cluster = self.state.cluster
+        if self.state.demand.typical is not self._profile.typical:
+            self._profile = Profile(self.state.demand.typical)
         if len(cluster.nodes) != len(self.ids):
             self._begin_again()
             return
@@ -183,7 +189,10 @@ class Board:
 
     def refresh(self, shape: Shape, request: Request, at: int) -> None:
         """Work out again what has changed since this shape was last looked at."""
-        if shape.seen < len(self._log):
+        if shape.profile is not None and shape.profile is not self._profile:
+            shape.profile = self._profile
+            self._work_out(shape, request, at, range(len(self.ids)))
+        elif shape.seen < len(self._log):
             self._work_out(shape, request, at, self._log[shape.seen :])
 
     def _new_shape(self, request: Request) -> Shape:
@@ -195,6 +204,7 @@ class Board:
             rooms=[None] * size,
             plain=[-1] * size,
             prefers=any(one.mode is Mode.PREFERRED and one.weight for one in request.constraints),
+            profile=self._profile if request.strategy is Strategy.FRAGMENTATION else None,
         )
 
     def _work_out(self, shape: Shape, request: Request, at: int, positions: Iterable[int]) -> None:
@@ -244,10 +254,18 @@ class Board:
         ):
             return None
         return Room(
-            packing(request, free, self.allocatable[position]),
+            self._strategy_score(request, node, free, position),
             preferred_weight(node, request) if shape.prefers else 0,
             intolerable(node, request) if node.taints else 0,
         )
+
+    def _strategy_score(self, request: Request, node: Node, free: Resources, position: int) -> int | None:
+        """Where the recent shapes say nothing, `fragmentation` packs."""
+        if request.strategy is Strategy.FRAGMENTATION:
+            kept = self._profile.keeping(node, free, request.charge)
+            if kept is not None:
+                return kept
+        return packing(request, free, self.allocatable[position])
 
 
 def _is_tainted(room: Room | None) -> int:

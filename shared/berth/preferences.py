@@ -57,6 +57,11 @@ class Preferences:
         """Follow the preferences and affinities before packing."""
         return cls(strategy=Strategy.AFFINITY)
 
+    @classmethod
+    def least_fragmentation(cls) -> "Preferences":
+        """Take what the recent requests could not use anyway, and leave them the most room."""
+        return cls(strategy=Strategy.FRAGMENTATION)
+
     def require(self, key: str, operator: str, values: Sequence[str] = ()) -> "Preferences":
         """Only nodes for which the condition holds.
 

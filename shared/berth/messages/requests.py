@@ -170,6 +170,7 @@ class Strategy(StrEnum):
     SPREAD = "spread"
     RANDOM = "random"
     AFFINITY = "affinity"
+    FRAGMENTATION = "fragmentation"
 
 
 class Effect(StrEnum):

@@ -141,15 +141,23 @@ def _is_tolerated(taint: Taint, request: Request) -> bool:
 
 def admits(node: Node, request: Request) -> bool:
     """Whether `node_reasons` is empty, without building reasons: asked of every node."""
-    if node.state is not NodeState.READY or not node.schedulable or node.draining:
+    if not takes_work(node) or not suits(node, request):
         return False
     if request.node is not None and request.node != node.id:
         return False
+    return all(node.label(key) is not None for key in topology_keys(request))
+
+
+def takes_work(node: Node) -> bool:
+    """Ready, not cordoned, not draining."""
+    return node.state is NodeState.READY and node.schedulable and not node.draining
+
+
+def suits(node: Node, request: Request) -> bool:
+    """Whether its taints are tolerated and the required constraints hold."""
     if node.taints and untolerated(node, request):
         return False
-    if not _meets_constraints(node, request):
-        return False
-    return all(node.label(key) is not None for key in topology_keys(request))
+    return _meets_constraints(node, request)
 
 
 def topology_keys(request: Request) -> Iterator[str]:

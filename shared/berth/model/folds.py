@@ -166,6 +166,7 @@ def _request_submitted(state: "State", event: Event, data: RequestSubmitted, at:
     key = data.request.key
     assert key == event.key, f"I8: the event of {event.key} carries the body of {key}"
     assert key not in state.queue.requests, f"I8: {key} is submitted twice"
+    state.demand.submitted(data.request)
     state.queue.put(
         RequestState(
             request=data.request,

@@ -18,6 +18,7 @@ from berth.messages.events import (
 )
 from berth.model.charging import CONFIGURATION, quota_scope
 from berth.model.cluster import Cluster
+from berth.model.demand import Demand
 from berth.model.folds import FOLDS
 from berth.model.queue import Queue
 from berth.model.quota import Quotas
@@ -38,6 +39,7 @@ class State:
         self.queue = Queue(self.journal)
         self.quotas = Quotas(self.journal)
         self.reservations = Reservations(self.journal)
+        self.demand = Demand(self.journal)
         self.changed: Table[ChangeKey, Sequence] = Table(self.journal)
         self.digests_at: Table[str, Sequence] = Table(self.journal)
         self.tip: Tip | None = None
