@@ -33,7 +33,7 @@ async def test_a_wrong_expectation_loses_the_race_and_stores_nothing(world: Worl
     behind = await ledger.append(b"zombie", expected=ZERO)
     ahead = await ledger.append(b"hasty", expected=Sequence(7))
 
-    assert (behind, ahead) == (LostRace(), LostRace())
+    assert (behind, ahead) == (LostRace(), LostRace()), "I15"
     assert [message.payload for message in await read_to_end(ledger)] == [b"first"]
 
 
@@ -239,6 +239,7 @@ async def test_a_follower_goes_on_when_its_consumer_is_gone(world: World) -> Non
 
 
 async def test_a_ledger_shorter_than_what_was_read_halts_the_follower(world: World) -> None:
+    """I20, for a process that has read it."""
     await world.bootstrap()
     leader, reader = await ledger_of(world, "raft-1"), await ledger_of(world, "quota-1")
     await leader.append(b"record", expected=ZERO)

@@ -258,7 +258,7 @@ def test_killing_everything_but_the_supervisor_loses_nothing(cluster: RunningClu
     decided_again(cluster, "after-everything")
 
     now = {row["id"] for row in cluster.run("requests", "--json").json}
-    assert known < now
+    assert known < now, "I19"
     assert cluster.audit()["violations"] == []
 
 

@@ -156,9 +156,9 @@ def test_a_leader_cut_off_from_the_others_stops_leading_and_its_late_append_does
         for bus in world.machines[old].buses:
             bus.mend()
         await asyncio.sleep(5)
-        assert world.leader() == new, "who comes back disturbs nobody"
+        assert world.leader() == new, "I18: who comes back disturbs nobody"
         _, times = replay(world)
-        assert times["r"] == 1
+        assert times["r"] == 1, "I14: what the old leader still sent did nothing"
 
     told(story())
 

@@ -80,6 +80,35 @@ def test_every_runbook_is_listed() -> None:
         assert f"(../runbooks/{runbook.name})" in operating, f"list {runbook.name} under Runbooks"
 
 
+# --- the map ------------------------------------------------------------------------------------------------------
+
+ARCHITECTURE = (REPOSITORY / "ARCHITECTURE.md").read_text()
+INVARIANTS = dict(re.findall(r"^\| (I\d+) \| (.*) \|$", ARCHITECTURE, re.MULTILINE))
+LATER = {number for number, text in INVARIANTS.items() if text.startswith("*Later.*")}
+
+
+def test_what_the_map_names_is_there() -> None:
+    named = re.findall(r"`((?:shared|services|tests|docs)/[\w/.-]+)`", ARCHITECTURE)
+
+    assert named
+    assert [path for path in named if not (REPOSITORY / path).exists()] == []
+
+
+def test_every_service_is_on_the_map() -> None:
+    for service in (REPOSITORY / "services").glob("berth_*"):
+        assert f"`services/{service.name}`" in ARCHITECTURE
+
+
+def test_every_invariant_is_asserted_or_checked_under_its_number() -> None:
+    files = [path for folder in ("shared", "services", "tests") for path in (REPOSITORY / folder).rglob("*.py")]
+    used = {number for path in files for number in re.findall(r"\bI\d{1,2}\b", path.read_text())}
+
+    assert list(INVARIANTS) == [f"I{number}" for number in range(1, 21)]
+    assert used == INVARIANTS.keys() - LATER, (
+        "give each its number, and say `*Later.*` of those that nothing can break yet"
+    )
+
+
 # --- documents ----------------------------------------------------------------------------------------------------
 
 
