@@ -13,7 +13,8 @@ from berth.ids import Attempt, Namespace, NodeId, RequestId, RequestKey, Sequenc
 from berth.messages.documents import CohortDocument, NodeDocument, QuotaDocument, ReservationDocument
 from berth.messages.events import Transaction, Wake
 from berth.messages.reasons import Reason
-from berth.messages.requests import Document, Name, NamespaceName, NodeName, Request, RequestField, RequestName
+from berth.messages.requests import Document, Name, NamespaceName, NodeName, Request, RequestName
+from berth.messages.stored import RequestField
 
 
 class Wire(BaseModel):

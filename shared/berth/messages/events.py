@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.functional_validators import BeforeValidator
 
 from berth.ids import (
     AllocationId,
@@ -25,27 +24,17 @@ from berth.ids import (
 )
 from berth.messages.documents import OnExpiry, Owner, Preemption, Reclaim
 from berth.messages.reasons import Reason, ReasonCode
-from berth.messages.requests import Constraint, RequestField, Taint
+from berth.messages.requests import Constraint, Taint
+from berth.messages.stored import RequestField
 from berth.messages.vectors import Limit, Vector
 from berth.resources import NOTHING
 
 
-def _stored(kind: type[BaseModel]) -> BeforeValidator:
-    """Documents are strict where people write them; stored in an event they are read as JSON wrote them."""
-
-    def read(value: Any) -> Any:
-        return value if isinstance(value, kind) else kind.model_validate(value, strict=False, extra="ignore")
-
-    return BeforeValidator(read)
-
-
-StoredTaint = Annotated[Taint, _stored(Taint)]
-StoredConstraint = Annotated[Constraint, _stored(Constraint)]
-StoredOwner = Annotated[Owner, _stored(Owner)]
-
-
 class EventData(BaseModel):
-    """Tolerant reader: fields of a newer version are ignored; what is written is exact."""
+    """Tolerant reader: fields of a newer version are ignored; what is written is exact.
+
+    Whoever reads passes `extra="ignore"`: a document inside is strict by itself.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -110,7 +99,7 @@ class NodeRegistered(EventData):
     capacity: Vector
     reserved: Vector = NOTHING
     labels: dict[str, str] = Field(default_factory=dict[str, str])
-    taints: tuple[StoredTaint, ...] = ()
+    taints: tuple[Taint, ...] = ()
 
 
 class NodeChanged(EventData):
@@ -120,7 +109,7 @@ class NodeChanged(EventData):
     capacity: Vector | None = None
     reserved: Vector | None = None
     labels: dict[str, str] | None = None
-    taints: tuple[StoredTaint, ...] | None = None
+    taints: tuple[Taint, ...] | None = None
     schedulable: bool | None = None
     draining: bool | None = None
 
@@ -230,9 +219,9 @@ class ReservationBody(EventData):
     start: int
     end: int
     nodes: tuple[NodeId, ...] = ()
-    constraints: tuple[StoredConstraint, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
     priority: int = 50
-    owners: tuple[StoredOwner, ...] = ()
+    owners: tuple[Owner, ...] = ()
     allocate_once: bool = False
     on_expiry: OnExpiry = OnExpiry.KEEP
     release_if_unused_after_seconds: int | None = None

@@ -8,20 +8,19 @@ import re
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    Strict,
     TypeAdapter,
     ValidationInfo,
     field_validator,
     model_serializer,
-    model_validator,
 )
-from pydantic.functional_serializers import PlainSerializer
-from pydantic.functional_validators import BeforeValidator, PlainValidator
+from pydantic.functional_validators import BeforeValidator
 
 from berth.ids import (
     LABEL_KEY_PATTERN,
@@ -33,7 +32,7 @@ from berth.ids import (
     RequestKey,
     ReservationId,
 )
-from berth.messages.validation import expected
+from berth.messages.validation import Matching, expected
 from berth.resources import BUILT_IN, LARGEST, ONE_INSTANCE, SPOKEN_NAMES, Resources
 
 REQUESTS_PER_BATCH = 256
@@ -41,33 +40,21 @@ REQUEST_BYTES_MAX = 64 * 1024
 COUNT_MAX = 1_000
 INTEGER = re.compile(r"^[+-]?[0-9]+\Z")
 INT64 = range(-(2**63), 2**63)
-_NAME = re.compile(NAME_PATTERN[:-1] + r"\Z")
-_LABEL_KEY = re.compile(LABEL_KEY_PATTERN[:-1] + r"\Z")
-_LABEL_VALUE = re.compile(LABEL_VALUE_PATTERN[:-1] + r"\Z")
-
-
-def _name(value: Any) -> Any:
-    if isinstance(value, str) and not _NAME.match(value):
-        raise expected("expected a name of 1 to 63 characters: a-z, 0-9 and '-', starting and ending alphanumeric")
-    return value
-
-
-def _label_key(value: Any) -> Any:
-    if isinstance(value, str) and not _LABEL_KEY.match(value):
-        raise expected("expected a label key: an optional dns.prefix/, then at most 63 of A-Z a-z 0-9 - _ .")
-    return value
-
-
-def _label_value(value: Any) -> Any:
-    if isinstance(value, str) and not _LABEL_VALUE.match(value):
-        raise expected("expected a label value: at most 63 of A-Z a-z 0-9 - _ ., starting and ending alphanumeric")
-    return value
+_NAME = Matching(
+    NAME_PATTERN, "expected a name of 1 to 63 characters: a-z, 0-9 and '-', starting and ending alphanumeric"
+)
+_LABEL_KEY = Matching(
+    LABEL_KEY_PATTERN, "expected a label key: an optional dns.prefix/, then at most 63 of A-Z a-z 0-9 - _ ."
+)
+_LABEL_VALUE = Matching(
+    LABEL_VALUE_PATTERN, "expected a label value: at most 63 of A-Z a-z 0-9 - _ ., starting and ending alphanumeric"
+)
 
 
 def _extended_name(value: Any) -> Any:
     if isinstance(value, str) and value in SPOKEN_NAMES:
         raise expected("expected the name of an extended resource; built-in ones are not written here")
-    return _label_key(value)
+    return value
 
 
 def _cores(value: Any) -> Any:
@@ -84,19 +71,26 @@ def _cores(value: Any) -> Any:
     return float(value)
 
 
-Name = Annotated[str, BeforeValidator(_name)]
-NamespaceName = Annotated[Namespace, BeforeValidator(_name)]
-RequestName = Annotated[RequestId, BeforeValidator(_name)]
-NodeName = Annotated[NodeId, BeforeValidator(_name)]
-ReservationName = Annotated[ReservationId, BeforeValidator(_name)]
-LabelKey = Annotated[str, BeforeValidator(_label_key)]
-LabelValue = Annotated[str, BeforeValidator(_label_value)]
-ExtendedName = Annotated[str, BeforeValidator(_extended_name)]
+Name = Annotated[str, _NAME]
+NamespaceName = Annotated[Namespace, _NAME]
+RequestName = Annotated[RequestId, _NAME]
+NodeName = Annotated[NodeId, _NAME]
+ReservationName = Annotated[ReservationId, _NAME]
+LabelKey = Annotated[str, _LABEL_KEY]
+LabelValue = Annotated[str, _LABEL_VALUE]
+ExtendedName = Annotated[str, _LABEL_KEY, BeforeValidator(_extended_name)]
 Amount = Annotated[int, Field(ge=0, le=LARGEST)]
 Priority = Annotated[int, Field(ge=0, le=100)]
 Seconds = Annotated[int, Field(ge=0, le=10 * 366 * 86_400)]
 Weight = Annotated[int, Field(ge=0, le=1_000_000)]
 Labels = dict[LabelKey, LabelValue]
+
+
+SPELLED = Strict(strict=False)
+"""An enum is read from its text and a tuple from a list, as JSON has them, also where it is parsed already."""
+
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], SPELLED]
 
 
 class Document(BaseModel):
@@ -203,9 +197,9 @@ class Constraint(Document):
     """One condition on a node's labels (or `node.id`). `weight` counts only where `mode` is preferred."""
 
     key: LabelKey
-    operator: Operator
-    values: Annotated[tuple[str, ...], Field(validate_default=True)] = ()
-    mode: Mode = Mode.REQUIRED
+    operator: Annotated[Operator, SPELLED]
+    values: Annotated[Many[str], Field(validate_default=True)] = ()
+    mode: Annotated[Mode, SPELLED] = Mode.REQUIRED
     weight: Weight = 1
 
     @field_validator("values")
@@ -238,8 +232,8 @@ class AffinityTerm(Document):
 
     match_labels: Labels
     topology_key: LabelKey
-    namespaces: tuple[NamespaceName, ...] = ()
-    mode: Mode = Mode.REQUIRED
+    namespaces: Many[NamespaceName] = ()
+    mode: Annotated[Mode, SPELLED] = Mode.REQUIRED
     weight: Weight = 1
 
 
@@ -249,7 +243,7 @@ class SpreadTerm(Document):
     topology_key: LabelKey
     max_skew: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     min_domains: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    mode: Mode = Mode.REQUIRED
+    mode: Annotated[Mode, SPELLED] = Mode.REQUIRED
     weight: Weight = 1
     match_labels: Labels = Field(default_factory=dict[str, str])
 
@@ -257,10 +251,10 @@ class SpreadTerm(Document):
 class Toleration(Document):
     """R19–R21. `effect` absent: all effects. `seconds`: how long a no_execute taint is tolerated (R27)."""
 
-    operator: TolerationOperator = TolerationOperator.EQUALS
+    operator: Annotated[TolerationOperator, SPELLED] = TolerationOperator.EQUALS
     key: Annotated[LabelKey | None, Field(validate_default=True)] = None
     value: LabelValue = ""
-    effect: Effect | None = None
+    effect: Annotated[Effect, SPELLED] | None = None
     seconds: Annotated[int, Field(ge=-LARGEST, le=LARGEST)] | None = None
 
     @field_validator("key")
@@ -274,7 +268,7 @@ class Toleration(Document):
 class Taint(Document):
     key: LabelKey
     value: LabelValue = ""
-    effect: Effect
+    effect: Annotated[Effect, SPELLED]
 
     def __str__(self) -> str:
         return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
@@ -288,22 +282,22 @@ class Request(Document):
     resources: Amounts
     count: Annotated[int, Field(ge=1, le=COUNT_MAX)] = 1
     min_count: Annotated[int, Field(ge=1, le=COUNT_MAX)] | None = None
-    strategy: Strategy = Strategy.BINPACK
-    constraints: tuple[Constraint, ...] = ()
-    any_of: tuple[tuple[Constraint, ...], ...] = ()
-    affinity: tuple[AffinityTerm, ...] = ()
-    anti_affinity: tuple[AffinityTerm, ...] = ()
-    spread: tuple[SpreadTerm, ...] = ()
-    tolerations: tuple[Toleration, ...] = ()
+    strategy: Annotated[Strategy, SPELLED] = Strategy.BINPACK
+    constraints: Many[Constraint] = ()
+    any_of: Many[Many[Constraint]] = ()
+    affinity: Many[AffinityTerm] = ()
+    anti_affinity: Many[AffinityTerm] = ()
+    spread: Many[SpreadTerm] = ()
+    tolerations: Many[Toleration] = ()
     priority: Priority = 50
-    preemption: RequestPreemption = RequestPreemption.LOWER_PRIORITY
-    borrow: Borrow = Borrow.ALLOWED
+    preemption: Annotated[RequestPreemption, SPELLED] = RequestPreemption.LOWER_PRIORITY
+    borrow: Annotated[Borrow, SPELLED] = Borrow.ALLOWED
     duration_seconds: Annotated[int, Field(ge=1, le=10 * 366 * 86_400)] | None = None
     reservation: ReservationName | None = None
     node: NodeName | None = None
     queue_deadline_seconds: Annotated[int, Field(ge=1, le=10 * 366 * 86_400)] | None = None
     labels: Labels = Field(default_factory=dict[str, str])
-    reschedule: Reschedule = Reschedule.ON_LOSS
+    reschedule: Annotated[Reschedule, SPELLED] = Reschedule.ON_LOSS
     grace_seconds: Seconds = 0
 
     @field_validator("any_of")
@@ -315,11 +309,13 @@ class Request(Document):
             raise expected("expected only required constraints in alternatives; preferences go to `constraints`")
         return alternatives
 
-    @model_validator(mode="after")
-    def _min_count_is_a_part(self) -> Self:
-        if self.min_count is not None and self.min_count > self.count:
-            raise expected(f"expected min_count to be at most count ({self.count})")
-        return self
+    @field_validator("min_count")
+    @classmethod
+    def _min_count_is_a_part(cls, min_count: int | None, info: ValidationInfo) -> int | None:
+        count = info.data.get("count")
+        if min_count is not None and count is not None and min_count > count:
+            raise expected(f"expected min_count to be at most count ({count})")
+        return min_count
 
     @property
     def key(self) -> RequestKey:
@@ -348,9 +344,8 @@ class Request(Document):
     @cached_property
     def body(self) -> dict[str, Any]:
         """The normalised body: whole numbers, defaults left out; what events store and digests cover. Read only."""
-        body = self.model_dump(mode="json", by_alias=False, exclude_defaults=True)
-        body["resources"] = self.vector.as_mapping()
-        return body
+        body = self.model_dump(mode="json", by_alias=False, exclude_defaults=True, exclude={"resources"})
+        return {"id": self.id, "namespace": self.namespace, "resources": self.vector.as_mapping(), **body}
 
     def document(self) -> dict[str, Any]:
         """The request as people write it (`cpu_cores`), defaults left out."""
@@ -360,36 +355,5 @@ class Request(Document):
             amounts["cpu_cores"] = millicores / 1000
         return {**self.body, "resources": amounts}
 
-
-class StoredAmounts(Amounts):
-    """Resources as events write them: millicores; fields of newer versions are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    cpu_millicores: Amount = 0
-
-    @property
-    def millicores(self) -> int:
-        return self.cpu_millicores
-
-
-class StoredRequest(Request):
-    """A request read back from an event: the same meaning, the event's spelling."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    resources: StoredAmounts  # pyright: ignore[reportIncompatibleVariableOverride] frozen, so it may be narrower
-
-
-def _stored(value: Any) -> Request:
-    return value if isinstance(value, Request) else StoredRequest.model_validate(value, strict=False, extra="ignore")
-
-
-def _body(request: Request) -> dict[str, Any]:
-    return request.body
-
-
-RequestField = Annotated[Request, PlainValidator(_stored), PlainSerializer(_body)]
-"""A request inside another message: written as its normalised body."""
 
 REQUEST_LIST: TypeAdapter[list[Request]] = TypeAdapter(list[Request])

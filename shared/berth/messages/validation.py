@@ -1,10 +1,11 @@
 """From what pydantic found to problems that name the path and what was expected."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 from berth.errors import InvalidCommand, Problem
 
@@ -17,6 +18,30 @@ PROBLEMS_SHOWN = 50
 def expected(sentence: str) -> PydanticCustomError:
     """Raised inside a validator: what should have stood there."""
     return PydanticCustomError("expected", "{sentence}", {"sentence": sentence})
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """On a string field: it must match `pattern`, else `sentence` says what should have stood there.
+
+    Checked without a call into Python: names and labels stand in every message. `$` is the very end.
+    """
+
+    pattern: str
+    sentence: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        matching = core_schema.custom_error_schema(
+            core_schema.str_schema(pattern=self.pattern),
+            custom_error_type="expected",
+            custom_error_message="{sentence}",
+            custom_error_context={"sentence": self.sentence},
+        )
+        return core_schema.chain_schema([handler(source), matching])
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema says string: what must match is said in words where the field is described."""
+        return handler(core_schema.str_schema())
 
 
 def parse(adapter: TypeAdapter[T], body: bytes | str, *, root: str) -> T:

@@ -5,29 +5,39 @@ from typing import Annotated, Any
 
 from pydantic.functional_serializers import PlainSerializer
 from pydantic.functional_validators import PlainValidator
+from pydantic_core import CoreSchema, core_schema
 
 from berth.messages.validation import expected
-from berth.resources import BUILT_IN, CPU, DISK, INSTANCES, LARGEST, RAM, Resources
+from berth.resources import BUILT_IN, LARGEST, Resources
 
 
-def read_vector(value: Any) -> Resources:
-    """The vector that `{cpu_millicores, ram_mb, disk_mb, instances, extended: {name: n}}` writes."""
-    if isinstance(value, Resources):
-        return value
-    if not isinstance(value, dict):
-        raise expected("expected a resource vector")
-    get: Any = value.get  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] a JSON mapping
-    amounts = (get(CPU, 0), get(RAM, 0), get(DISK, 0), get(INSTANCES, 0))
-    extended: dict[str, int] = get("extended") or {}
-    for amount in (*amounts, *extended.values()):
-        if type(amount) is not int or not -LARGEST <= amount <= LARGEST:
-            raise expected("expected whole numbers in a resource vector")
-    return Resources(*amounts, tuple(sorted((name, n) for name, n in extended.items() if n)))
+def _sorted_pairs(extended: dict[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((name, amount) for name, amount in extended.items() if amount))
 
 
-Vector = Annotated[
-    Resources, PlainValidator(read_vector), PlainSerializer(Resources.as_mapping, return_type=dict[str, object])
-]
+def _written_vector() -> CoreSchema:
+    """`{cpu_millicores, ram_mb, disk_mb, instances, extended: {name: n}}`, read without a call into Python
+    where there are no extended resources: every event of every placement holds one.
+    """
+    amount = core_schema.int_schema(strict=True, ge=-LARGEST, le=LARGEST)
+    extended = core_schema.no_info_after_validator_function(
+        _sorted_pairs, core_schema.dict_schema(core_schema.str_schema(), amount)
+    )
+    fields = [
+        *(core_schema.dataclass_field(name, core_schema.with_default_schema(amount, default=0)) for name in BUILT_IN),
+        core_schema.dataclass_field("extended", core_schema.with_default_schema(extended, default=())),
+    ]
+    arguments = core_schema.dataclass_args_schema(Resources.__name__, fields)
+    return core_schema.dataclass_schema(Resources, arguments, [*BUILT_IN, "extended"], slots=True, frozen=True)
+
+
+class _AsWritten:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> CoreSchema:
+        return _written_vector()
+
+
+Vector = Annotated[Resources, _AsWritten, PlainSerializer(Resources.as_mapping, return_type=dict[str, object])]
 
 
 def written_amounts(said: Mapping[str, int]) -> dict[str, object]:

@@ -18,6 +18,7 @@ from berth.messages.reasons import ReasonCode
 from berth.wire.codec import (
     HASH_END,
     RecordHead,
+    decode_events,
     decode_proposal,
     decode_record,
     encode_event,
@@ -188,6 +189,40 @@ def test_a_proposal_is_a_line_of_counts_and_one_event_a_line() -> None:
 def test_bytes_that_are_no_proposal_are_one_typed_error(payload: bytes) -> None:
     with pytest.raises(InvalidCommand):
         decode_proposal(payload)
+
+
+LOST_LINE = b'{"type":"NodeLost","version":1,"data":{"node":"n1"}}'
+
+
+def test_lines_that_only_together_are_json_are_no_proposal() -> None:
+    head = b'{"id":"p","view_sequence":0,"transactions":[3]}'
+    halves = [b'{"type":"NodeLost","version":1,"more":[{}', b'{}],"data":{"node":"n1"}}']
+
+    with pytest.raises(InvalidCommand):
+        decode_proposal(b"\n".join([head, *halves, LOST_LINE + b"," + LOST_LINE]))
+
+
+def test_a_line_that_is_spelled_otherwise_is_copied_as_it_is() -> None:
+    spelled = LOST_LINE.replace(b":", b": ")
+
+    offered = decode_proposal(b'{"id":"p","view_sequence":0,"transactions":[2]}\n' + LOST_LINE + b"\n" + spelled)
+
+    assert offered.transactions[0].events == (LOST, LOST)
+    assert offered.transactions[0].lines == (LOST_LINE, spelled)
+
+
+def test_one_unknown_event_among_known_ones_is_named() -> None:
+    with pytest.raises(CorruptRecord, match="version 2"):
+        decode_events([{"type": "NodeLost", "version": v, "data": {"node": "n1"}} for v in (1, 2)])
+
+
+@pytest.mark.parametrize("member", ["tx", "attempt"])
+def test_a_fraction_is_no_number_of_an_event(member: str) -> None:
+    body = a_record([LOST])[HASH_END:].replace(b'"tx":0', b'"tx":0,"attempt":1')
+    number = b"0" if member == "tx" else b"1"
+
+    with pytest.raises(CorruptRecord):
+        decode_record(signed(body.replace(b'"%b":%b' % (member.encode(), number), b'"%b":1.5' % member.encode())))
 
 
 def test_an_old_body_is_led_through_every_version_in_between() -> None:
