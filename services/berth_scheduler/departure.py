@@ -8,7 +8,7 @@ events: they name no attempt.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from berth.ids import RequestKey
+from berth.ids import RequestKey, Sequence
 from berth.messages.envelope import RECORD_BYTES_MAX, RECORD_EVENTS_MAX
 from berth.messages.events import (
     AllocationsEnded,
@@ -32,6 +32,8 @@ from berth.model.queue import RequestState
 from berth.wire.codec import encode_event
 
 ROOM = (Wake(on=WakeOn.CAPACITY), Wake(on=WakeOn.NODES))
+AT_ONCE = Sequence(0)
+"""A request that was judged before anything else happened is driven at once."""
 EVENTS_MAX = RECORD_EVENTS_MAX - 12
 BYTES_MAX = RECORD_BYTES_MAX - 16 * 1024
 """A transaction fits one record, with room for what stands beside it."""
@@ -89,7 +91,11 @@ def _departure(state: State, known: RequestState, leaving: list[Allocation], cau
     how = cause.how if struck else _how(leaving[-1], cause, is_sibling=False)
     events += _standing(
         known,
-        RequestQueued(reasons=(Reason(code=cause.reason),), wake=ROOM, evaluated_at=state.sequence),
+        RequestQueued(
+            reasons=(Reason(code=cause.reason),),
+            wake=ROOM,
+            evaluated_at=AT_ONCE if graceful else state.sequence,  # nothing becomes free yet that would wake it
+        ),
         RequestEnded(status=RequestStatus(how.value), reason=_why(leaving, cause)),
         waits=struck and len(siblings) == len(staying) and request.reschedule is Reschedule.ON_LOSS,
         left=len(live) - sum(len(those) for those in ended.values()),

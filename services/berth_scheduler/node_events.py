@@ -23,6 +23,7 @@ from berth.messages.reasons import ReasonCode
 from berth.model.cluster import Allocation, AllocationState, Node
 from berth.model.event_rules import lost_toleration_seconds
 from berth.model.ledger import State
+from berth.model.no_execute import leaves_at
 from berth.resources import DEFAULT_INSTANCES, Resources
 from berth_scheduler.departure import Cause, departures, packed
 
@@ -167,6 +168,24 @@ def outlived(node: NodeId, state: State, now_ms: int) -> Step | None:
         if (patience := _patience(state, allocation)) is not None and now_ms >= known.lost_at + patience * 1000
     ]
     return Step(transaction=_lost(state, due, now_ms), last=True) if due else None
+
+
+def tainted(node: NodeId, state: State, now_ms: int) -> Step | None:
+    """What has outlived a `no_execute` taint of the node is evicted, as much as fits a record (R26, R27)."""
+    known = state.cluster.nodes.get(node)
+    if known is None or known.state is not NodeState.READY:
+        return None
+    leaving = [one for one in running_on(state, node) if _must_leave(state, known, one, now_ms)]
+    cause = Cause(how=How.EVICTED, reason=ReasonCode.TAINTED, at=now_ms)
+    parts = packed(departures(state, leaving, cause)) if leaving else []
+    return Step(transaction=parts[0], last=len(parts) == 1) if parts else None
+
+
+def _must_leave(state: State, node: Node, allocation: Allocation, now_ms: int) -> bool:
+    if allocation.state is not AllocationState.PLACED:
+        return False
+    due = leaves_at(node, state.queue.requests[allocation.request_key].request, allocation)
+    return due is not None and now_ms >= due
 
 
 def _at_once(state: State, node: NodeId) -> list[Allocation]:

@@ -27,13 +27,14 @@ from berth.messages.events import NodeChanged, NodeLost, NodeRegistered, WakeOn
 from berth.model.cluster import Allocation
 from berth.model.heartbeats import heartbeat_interval_ms
 from berth.model.ledger import State
+from berth.model.no_execute import has_no_execute
 from berth_scheduler.assumed import Assumptions
 from berth_scheduler.board import Board
 from berth_scheduler.drain import Move, move, to_be_moved
 from berth_scheduler.errands import ErrandName, Errands, NextStep
 from berth_scheduler.limits import Limits
 from berth_scheduler.liveness import Pulse
-from berth_scheduler.node_events import Step, leave, lose, outlived, register, running_on, set_node, stopped
+from berth_scheduler.node_events import Step, leave, lose, outlived, register, running_on, set_node, stopped, tainted
 
 MOVES_PER_SWEEP = 256
 """Requests that one sweep begins to move; a drain of more takes several."""
@@ -108,7 +109,7 @@ class Nodes:
     # ------------------------------------------------------------------ what nobody asks for
 
     def sweep(self, now_ms: int) -> list[Effect]:
-        """Look at silence, tolerations and drains, if it is time. `board.silent` is as of now afterwards."""
+        """Look at silence, taints and drains, if it is time. `board.silent` is as of now afterwards."""
         if self.sweep_at is None or now_ms < self.sweep_at:
             return []
         self.sweep_at = now_ms + self.limits.sweep_ms
@@ -123,6 +124,9 @@ class Nodes:
             self.errands.start(("lose", node), partial(lose, node), now_ms)
         for node in sorted(cluster.lost):
             self.errands.start(("outlived", node), partial(outlived, node), now_ms)
+        for node in [name for name, row in cluster.nodes.items() if row.taints and has_no_execute(row)]:
+            if cluster.on_node(node):
+                self.errands.start(("tainted", node), partial(tainted, node), now_ms)
         self._drain(now_ms)
         return notes
 

@@ -35,11 +35,15 @@ from berth.model import entitlement, reservation_rules, windows
 from berth.model.cluster import Allocation, AllocationState
 from berth.model.event_rules import refuse, why_not_next
 from berth.model.ledger import State, requests_named
+from berth.model.no_execute import leaves_at
 from berth.model.queue import RequestState
 from berth.resources import NOTHING, Resources
 
 VICTIM_EVENTS = (AllocationsEnded, AllocationsReleasing, RequestQueued, RequestEnded)
 """The events that a request may get without an attempt: what others do to it."""
+
+STRIKES = frozenset({ReasonCode.LOST_WITH_NODE, ReasonCode.DRAINED, ReasonCode.TAINTED})
+"""Grounds of eviction that lie in a node."""
 
 Evicted = dict[RequestKey, list[tuple[Allocation, ReasonCode]]]
 
@@ -83,7 +87,7 @@ def _try(state: State, transaction: Transaction, at: int, sequence: Sequence) ->
             return refusal
         state.fold_event(event, at=at, sequence=sequence)
     state.finish_transaction(transaction, at=at, sequence=sequence)
-    return _judge_siblings(state, transaction, evicted) or _judge(state, transaction, before, at)
+    return _judge_siblings(state, transaction, evicted, at) or _judge(state, transaction, before, at)
 
 
 # --- the transaction by itself ---------------------------------------------------------------------------
@@ -209,15 +213,15 @@ def _why_not_standing(state: State, request: RequestState) -> Refusal | None:
     return None
 
 
-def _judge_siblings(state: State, transaction: Transaction, evicted: Evicted) -> Refusal | None:
-    """Instances leave with one that is lost or drained only where too few would stay: then all of them do."""
+def _judge_siblings(state: State, transaction: Transaction, evicted: Evicted, at: int) -> Refusal | None:
+    """Instances leave with one that is struck (lost, drained, tainted) only where too few would stay: then all do."""
     lost = {
         event.key for event in transaction if isinstance(event.data, AllocationsEnded) and event.data.how is How.LOST
     }
     for key, leaving in evicted.items():
-        siblings = [one for one, reason in leaving if not _is_drained(state, one, reason)]
+        siblings = [one for one, reason in leaving if not _is_struck(state, one, reason, at)]
         if len(siblings) == len(leaving) and key not in lost:
-            return refuse(RefusalCode.STALE_VICTIM, f"{siblings[0].node} is neither lost nor being drained")
+            return _why_none_must_leave(state, leaving)
         request = state.queue.requests[key]
         live = (state.cluster.allocations[key[0], name] for name in request.live)
         stays = any(one.state is AllocationState.PLACED for one in live)
@@ -227,7 +231,7 @@ def _judge_siblings(state: State, transaction: Transaction, evicted: Evicted) ->
 
 
 def _evicted_from_nodes(state: State, transaction: Transaction) -> Evicted:
-    """What the transaction will take from its place because a node was lost or is being drained, by request.
+    """What the transaction will take from its place because a node is lost, drained or tainted, by request.
 
     Asked before the transaction is tried: what is releasing already was judged when that began.
     """
@@ -236,7 +240,7 @@ def _evicted_from_nodes(state: State, transaction: Transaction) -> Evicted:
         data, key = event.data, event.key
         if key is None or not isinstance(data, AllocationsEnded | AllocationsReleasing):
             continue
-        if data.how is not How.EVICTED or data.reason not in (ReasonCode.LOST_WITH_NODE, ReasonCode.DRAINED):
+        if data.how is not How.EVICTED or data.reason not in STRIKES:
             continue
         for name in data.ids:
             allocation = state.cluster.allocations.get((key[0], name))
@@ -245,10 +249,27 @@ def _evicted_from_nodes(state: State, transaction: Transaction) -> Evicted:
     return found
 
 
-def _is_drained(state: State, allocation: Allocation, reason: ReasonCode) -> bool:
-    """Its node is being drained, or was and has left in this transaction."""
+def _is_struck(state: State, allocation: Allocation, reason: ReasonCode, at: int) -> bool:
+    """Its node is being drained, or was and has left in this transaction; or it has outlived a taint (R27)."""
     node = state.cluster.nodes.get(allocation.node)
+    if reason is ReasonCode.TAINTED:
+        due = _leaves_at(state, allocation)
+        return due is not None and at >= due
     return reason is ReasonCode.DRAINED and (node is None or node.draining)
+
+
+def _leaves_at(state: State, allocation: Allocation) -> int | None:
+    node = state.cluster.nodes.get(allocation.node)
+    request = state.queue.requests[allocation.request_key].request
+    return None if node is None else leaves_at(node, request, allocation)
+
+
+def _why_none_must_leave(state: State, leaving: list[tuple[Allocation, ReasonCode]]) -> Refusal:
+    """Nothing that leaves stands on a node that it must leave (yet)."""
+    for one, reason in leaving:
+        if reason is ReasonCode.TAINTED and _leaves_at(state, one) is not None:
+            return refuse(RefusalCode.TOO_EARLY, f"{one.id} tolerates the taints of {one.node} longer")
+    return refuse(RefusalCode.STALE_VICTIM, f"{leaving[0][0].node} is neither lost, drained nor tainted")
 
 
 def _judge_room(state: State, transaction: Transaction, at: int) -> Refusal | None:

@@ -16,7 +16,10 @@ from berth.resources import CPU, DISK, INSTANCES, NOTHING, RAM, Resources
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """`changed`: sequence of its last change. `lost_at`: milliseconds UTC, while it is lost."""
+    """`changed`: sequence of its last change. Times are milliseconds UTC.
+
+    `lost_at`: while it is lost. `tainted_at`: since when it has each of `taints`, in their order.
+    """
 
     id: NodeId
     capacity: Resources
@@ -28,6 +31,7 @@ class Node:
     draining: bool = False
     changed: Sequence = Sequence(0)
     lost_at: int | None = None
+    tainted_at: tuple[int, ...] = ()
 
     @property
     def allocatable(self) -> Resources:
@@ -127,6 +131,7 @@ def _describe_node(node: Node) -> Any:
         node.draining,
         node.changed,
         node.lost_at,
+        *node.tainted_at,
     )
 
 

@@ -46,7 +46,13 @@ from berth.model.topology import Surroundings
 
 LOST_TAINT = "berth/lost"
 GROUNDS_OF_EVICTION = frozenset(
-    {ReasonCode.DRAINED, ReasonCode.LOST_WITH_NODE, ReasonCode.PREEMPTED, ReasonCode.RECLAIMED}
+    {
+        ReasonCode.DRAINED,
+        ReasonCode.LOST_WITH_NODE,
+        ReasonCode.PREEMPTED,
+        ReasonCode.RECLAIMED,
+        ReasonCode.TAINTED,
+    }
 )
 RESERVATION_ENDS = frozenset(
     {ReasonCode.RESERVATION_UNKNOWN, ReasonCode.RESERVATION_NOT_OWNED, ReasonCode.RESERVATION_ENDED}

@@ -133,7 +133,16 @@ def intolerable(node: Node, request: Request) -> int:
 
 
 def _is_tolerated(taint: Taint, request: Request) -> bool:
-    return any(tolerates(toleration, taint) for toleration in request.tolerations)
+    """A `no_execute` taint that is tolerated for no time at all would evict at once what has just come (R27)."""
+    if not any(tolerates(toleration, taint) for toleration in request.tolerations):
+        return False
+    return taint.effect is not Effect.NO_EXECUTE or shortest_toleration(taint, request) != 0
+
+
+def shortest_toleration(taint: Taint, request: Request) -> int | None:
+    """For how many seconds the taint is tolerated, the shortest of all that say so (R27); None: for ever."""
+    given = [one.seconds for one in request.tolerations if one.seconds is not None and tolerates(one, taint)]
+    return max(0, min(given)) if given else None
 
 
 # --- the node by itself -------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from berth.messages.events import (
     StartPromised,
     WakeOn,
 )
+from berth.messages.requests import Taint
 from berth.model.charging import CONFIGURATION, charge, quota_scope, uncharge
 from berth.model.cluster import Allocation, AllocationState, Node
 from berth.model.queue import RequestState
@@ -68,7 +69,7 @@ def _digests_recorded(state: "State", _event: Event, data: DigestsRecorded, _at:
     state.digests_at.put("", sequence)
 
 
-def _node_registered(state: "State", _event: Event, data: NodeRegistered, _at: int, sequence: Sequence) -> None:
+def _node_registered(state: "State", _event: Event, data: NodeRegistered, at: int, sequence: Sequence) -> None:
     before = state.cluster.nodes.get(data.node)
     node = Node(
         id=data.node,
@@ -76,6 +77,7 @@ def _node_registered(state: "State", _event: Event, data: NodeRegistered, _at: i
         reserved=data.reserved,
         labels=data.labels,
         taints=data.taints,
+        tainted_at=_tainted_at(before, data.taints, at),
         schedulable=before.schedulable if before else True,
         draining=before.draining if before else False,
         changed=sequence,
@@ -86,15 +88,23 @@ def _node_registered(state: "State", _event: Event, data: NodeRegistered, _at: i
     _node_touched(state, sequence)
 
 
-def _node_changed(state: "State", _event: Event, data: NodeChanged, _at: int, sequence: Sequence) -> None:
+def _node_changed(state: "State", _event: Event, data: NodeChanged, at: int, sequence: Sequence) -> None:
     changes: dict[str, Any] = {
         name: value
         for name in ("capacity", "reserved", "labels", "taints", "schedulable", "draining")
         if (value := getattr(data, name)) is not None
     }
     node = state.cluster.nodes[data.node]
+    if data.taints is not None:
+        changes["tainted_at"] = _tainted_at(node, data.taints, at)
     state.cluster.nodes.put(node.id, replace(node, changed=sequence, **changes))
     _node_touched(state, sequence)
+
+
+def _tainted_at(before: Node | None, taints: tuple[Taint, ...], at: int) -> tuple[int, ...]:
+    """Since when the node has each of `taints`: one that it had already keeps its time (R27)."""
+    known = dict(zip(before.taints, before.tainted_at, strict=True)) if before else {}
+    return tuple(known.get(taint, at) for taint in taints)
 
 
 def _node_lost(state: "State", _event: Event, data: NodeLost, at: int, sequence: Sequence) -> None:
