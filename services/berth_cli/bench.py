@@ -1,6 +1,6 @@
 """`berth bench latency|pipeline|failover`: measured on a cluster of its own, with floors of the same run.
 
-The machine may be shared and noisy: ratios to the floors count, absolutes are hints.
+The machine may be shared and noisy: ratios to the floors count, absolutes are hints. `packing` needs no cluster.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ from berth.messages.requests import Amounts, Request
 from berth_cli.context import FOLDER_VARIABLE, Target
 from berth_cli.floors import measure_floors
 from berth_cli.ledger import audit_cluster
-from berth_cli.output import note, print_json, print_lines
+from berth_cli.openb import GpuModel, Trace
+from berth_cli.output import note, print_json, print_lines, table
 
 app = typer.Typer()
 
@@ -258,3 +259,39 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+# --- packing --------------------------------------------------------------------------------------------
+
+
+@app.command("packing")
+def packing(
+    data: Annotated[Path, typer.Option("--data", help="Where openb_nodes.csv and openb_pods.csv are.")] = Path(
+        "../shared/data"
+    ),
+    gpu: Annotated[
+        GpuModel, typer.Option("--gpu", help="whole: a share takes a GPU; milli: thousandths.")
+    ] = GpuModel.WHOLE,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of the strategy random.")] = 10,
+    requests: Annotated[int | None, typer.Option("--requests", min=50, help="Only the first ones.")] = None,
+    as_json: Json = False,
+) -> None:
+    """GPUs allocated by each strategy when the openb trace is replayed; skipped where the trace is absent."""
+    from berth_cli.packing import measure  # the services themselves: only this benchmark needs them
+
+    trace = Trace(data, gpu)
+    parameters = {"trace": "openb", "gpu": gpu.value, "seeds": seeds, "requests": requests}
+    if (why := trace.missing()) is not None:
+        note(f"skipped: {why}")
+        _report("packing", {**parameters, "skipped": why}, {}, {}, as_json=as_json, ratios={})
+        return
+    figures = measure(trace, seeds=seeds, limit=requests)
+    allocated = figures["gpu_allocation_percent"]
+    ratios = {f"{name}_over_random": round(allocated[name] / allocated["random"], 4) for name in allocated}
+    if as_json:
+        _report("packing", parameters, figures, {}, as_json=True, ratios=ratios)
+        return
+    columns = ("gpu_allocation_percent", "unplaced", "seconds")
+    print_lines(
+        *table(("strategy", *columns), [(name, *(figures[one][name] for one in columns)) for name in allocated])
+    )
