@@ -109,6 +109,11 @@ class Committer:
         self._waiting.append(_Waiting(proposal=proposal, reply_to=reply_to, traceparent=traceparent))
         return None
 
+    def holds(self, reply_to: str) -> bool:
+        """Whether the proposal whose answer goes to `reply_to` waits, or its append is in flight."""
+        leaving = self._in_flight.answers if self._in_flight is not None else ()
+        return any(one.reply_to == reply_to for one in (*self._waiting, *leaving))
+
     def flush(self, *, now_ms: int, stream_sequence: Sequence) -> Flush:
         """Judge what waits and make one record of it, to be stored right after `stream_sequence`."""
         assert self._in_flight is None, "I15: one append in flight"

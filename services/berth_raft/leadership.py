@@ -111,6 +111,13 @@ class Leadership:
         self._role = changed
         self._wake.set()
 
+    def takes(self, reply_to: str) -> bool:
+        """Whether a proposal whose answer goes to `reply_to` is news: this node leads and does not hold it already.
+
+        Who waits for a busy leader asks again under the same id; that must not make it busier.
+        """
+        return self._committer is not None and not self._committer.holds(reply_to)
+
     def offer(self, proposal: OfferedProposal, *, reply_to: str, traceparent: str | None) -> bool:
         """Take a proposal; False when this node does not lead (then somebody else may, so it is not answered)."""
         if self._committer is None:

@@ -238,7 +238,7 @@ class RaftNode:
         self._tasks = [task for task in self._tasks if not task.done()]
 
     def _proposal(self, envelope: Envelope) -> None:
-        if envelope.reply is None:
+        if envelope.reply is None or not self.leadership.takes(envelope.reply):
             return
         try:
             offered = codec.decode_proposal(envelope.payload)

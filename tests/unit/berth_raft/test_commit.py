@@ -185,6 +185,20 @@ def test_a_full_queue_is_said_at_once() -> None:
     assert refused is not None and outcome_of(refused) == ("one too many", [RefusalCode.OVERLOADED])
 
 
+def test_a_proposal_is_held_from_its_arrival_until_its_answer_leaves() -> None:
+    leader = a_leader(a_node())
+    offer(leader, "a", placed(a_request("a"), "n1"))
+
+    held = [leader.holds("to.a")]
+    flush(leader)
+    held.append(leader.holds("to.a"))
+    leader.appended()
+
+    assert held == [True, True]
+    assert not leader.holds("to.a")
+    assert not leader.holds("to.b")
+
+
 def test_digests_open_the_first_record_of_every_thousand() -> None:
     leader = a_leader(a_node())
     before = leader.state.digests()
