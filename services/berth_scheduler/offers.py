@@ -12,8 +12,8 @@ from typing import Generic, Protocol, TypeVar
 from berth.effects import Effect, Propose
 from berth.ids import Sequence, Term
 from berth.messages.commands import Proposal, ProposalAnswer, Refusal, RefusalCode
-from berth.messages.events import Transaction
-from berth.wire.codec import encode_event
+from berth.messages.events import Event, RequestPlaced, RequestSubmitted, Transaction
+from berth.wire.codec import encode_event, request_shape
 from berth_scheduler.limits import Limits
 
 
@@ -27,6 +27,9 @@ P = TypeVar("P", bound=Purpose)
 
 PROPOSAL_BYTES_MAX = 512 * 1024
 """A larger batch becomes several proposals: the server takes messages of 1 MiB at most."""
+
+EVENT_BYTES, ALLOCATION_BYTES, EXTENDED_BYTES = 480, 300, 350
+"""What an event, an allocation in it and an extended resource of its charge take beside a request's shape, at most."""
 
 NOBODY_JUDGED_IT = frozenset({RefusalCode.NOT_LEADER, RefusalCode.OVERLOADED, RefusalCode.UNKNOWN})
 """Answers that say nothing about the transaction itself."""
@@ -55,6 +58,7 @@ class _Open(Generic[P]):
     proposal: Proposal
     purposes: tuple[P, ...]
     traceparent: str | None
+    patience_ms: int
     ask_at: int
     give_up_at: int
 
@@ -81,6 +85,7 @@ class Offers(Generic[P]):
                 proposal=proposal,
                 purposes=tuple(one.purpose for one in batch),
                 traceparent=batch[0].traceparent if len(batch) == 1 else None,
+                patience_ms=self.limits.answer_ms,
                 ask_at=now_ms + self.limits.answer_ms,
                 give_up_at=now_ms + self.limits.give_up_ms,
             )
@@ -138,7 +143,8 @@ class Offers(Generic[P]):
                 del self._open[name]
                 given_up.extend(purpose for purpose in one.purposes if not purpose.settled)
             elif now_ms >= one.ask_at:
-                one.ask_at = now_ms + self.limits.answer_ms
+                one.patience_ms *= 2
+                one.ask_at = now_ms + one.patience_ms
                 effects.append(Propose(proposal=one.proposal, traceparent=one.traceparent))
         return effects, given_up
 
@@ -155,7 +161,7 @@ def _batches(offered: Listing[Offered[P]]) -> Iterator[list[Offered[P]]]:
     batch: list[Offered[P]] = []
     size = 0
     for one in offered:
-        grows = sum(len(encode_event(event)) + 16 for event in one.transaction)
+        grows = sum(_size(event) for event in one.transaction)
         if batch and size + grows > PROPOSAL_BYTES_MAX:
             yield batch
             batch, size = [], 0
@@ -163,3 +169,15 @@ def _batches(offered: Listing[Offered[P]]) -> Iterator[list[Offered[P]]]:
         size += grows
     if batch:
         yield batch
+
+
+def _size(event: Event) -> int:
+    """Bytes that it takes in a proposal, at most. What a placement consists of is not encoded to be measured."""
+    match event.data:
+        case RequestSubmitted(request=request):
+            return EVENT_BYTES + len(request_shape(request))
+        case RequestPlaced(allocations=allocations):
+            extended = max(len(one.charge.extended) for one in allocations)
+            return EVENT_BYTES + len(allocations) * (ALLOCATION_BYTES + EXTENDED_BYTES * extended)
+        case _:
+            return len(encode_event(event)) + 16
