@@ -24,7 +24,6 @@ from berth.messages.events import (
     LedgerCreated,
     RequestPlaced,
     Transaction,
-    written,
 )
 from berth.model.charging import recount_usage
 from berth.model.check import accept
@@ -128,7 +127,7 @@ def event_rows(record: Record) -> list[dict[str, Any]]:
                 value = getattr(event, name)
                 if value is not None:
                     row[name] = value
-            rows.append({**row, "data": written(event.data)})
+            rows.append({**row, "data": event.data.written()})
     return rows
 
 

@@ -8,7 +8,7 @@ import orjson
 
 from berth.ids import Sequence
 from berth.messages.envelope import Record
-from berth.messages.events import EVENT_TYPES, written
+from berth.messages.events import EVENT_TYPES
 
 RECENT_BYTES_MAX = 32 * 1024 * 1024
 OVERHEAD_BYTES = 200
@@ -66,7 +66,7 @@ def event_rows(record: Record) -> list[dict[str, Any]]:
                 value = getattr(event, name)
                 if value is not None:
                     row[name] = value
-            rows.append(row | {"data": written(event.data)})
+            rows.append(row | {"data": event.data.written()})
     return rows
 
 

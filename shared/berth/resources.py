@@ -119,10 +119,14 @@ class Resources:
     def as_mapping(self) -> dict[str, object]:
         """The vector as events write it: absent is 0."""
         written: dict[str, object] = {}
-        for name in BUILT_IN:
-            amount = getattr(self, name)
-            if amount:
-                written[name] = amount
+        if self.cpu_millicores:
+            written[CPU] = self.cpu_millicores
+        if self.ram_mb:
+            written[RAM] = self.ram_mb
+        if self.disk_mb:
+            written[DISK] = self.disk_mb
+        if self.instances:
+            written[INSTANCES] = self.instances
         if self.extended:
             written["extended"] = dict(self.extended)
         return written

@@ -38,6 +38,10 @@ class EventData(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
+    def written(self) -> dict[str, Any]:
+        """The `data` member as it is stored: JSON values, nulls left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
 
 class How(StrEnum):
     """How an allocation ended; each is final."""
@@ -160,6 +164,9 @@ class RequestSubmitted(EventData):
     request: RequestField
     digest: str
 
+    def written(self) -> dict[str, Any]:
+        return {"request": self.request.body, "digest": self.digest}
+
 
 class RequestQueued(EventData):
     reasons: tuple[Reason, ...]
@@ -174,9 +181,15 @@ class AllocationPlaced(EventData):
     node: NodeId
     charge: Vector
 
+    def written(self) -> dict[str, Any]:
+        return {"id": self.id, "node": self.node, "charge": self.charge.as_mapping()}
+
 
 class RequestPlaced(EventData):
     allocations: tuple[AllocationPlaced, ...]
+
+    def written(self) -> dict[str, Any]:
+        return {"allocations": [placed.written() for placed in self.allocations]}
 
 
 class StartPromised(EventData):
@@ -317,11 +330,6 @@ Transaction = tuple[Event, ...]
 def about(key: RequestKey, data: EventData, *, attempt: Attempt | None = None, traceparent: str | None = None) -> Event:
     """An event of the request `key`."""
     return Event(data, key[0], key[1], attempt, traceparent)
-
-
-def written(data: EventData) -> dict[str, Any]:
-    """The `data` member as it is stored: JSON values, nulls and defaults left out."""
-    return data.model_dump(mode="json", exclude_none=True)
 
 
 EventVersion = Annotated[int, Field(ge=1)]

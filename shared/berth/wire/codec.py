@@ -20,7 +20,7 @@ from berth.errors import CorruptRecord, InvalidCommand, Problem
 from berth.ids import LedgerId, Sequence, Term
 from berth.messages.commands import Proposal, Wire
 from berth.messages.envelope import MESSAGE_BYTES_MAX, Record
-from berth.messages.events import EVENT_TYPES, Event, EventData, written
+from berth.messages.events import EVENT_TYPES, Event, EventData
 from berth.messages.requests import REQUEST_LIST, Request
 from berth.messages.validation import problems
 from berth.wire.upcasters import UPCASTERS, upcast
@@ -118,7 +118,7 @@ def encode_event(event: Event) -> bytes:
         members["attempt"] = event.attempt
     if event.traceparent is not None:
         members["traceparent"] = event.traceparent
-    members["data"] = written(event.data)
+    members["data"] = event.data.written()
     return orjson.dumps(members)
 
 
@@ -382,4 +382,4 @@ def encode_requests(requests: Listing[Request]) -> bytes:
 
 def encode_body(data: EventData) -> bytes:
     """An event's data alone, as golden files hold it."""
-    return orjson.dumps(written(data), option=orjson.OPT_INDENT_2)
+    return orjson.dumps(data.written(), option=orjson.OPT_INDENT_2)

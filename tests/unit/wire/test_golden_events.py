@@ -37,3 +37,10 @@ def test_a_member_of_a_newer_release_is_ignored() -> None:
     stored["data"]["since_version_9"] = True
 
     assert decode_event(stored).type == "NodeLost"
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_an_event_that_writes_itself_writes_what_its_fields_say(path: Path) -> None:
+    data = decode_event(json.loads(path.read_bytes())).data
+
+    assert json.dumps(data.written()) == json.dumps(data.model_dump(mode="json", exclude_none=True))
