@@ -4,45 +4,43 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from berth.ids import Sequence
 from berth.messages.envelope import Record
 from berth.messages.events import EVENT_TYPES
 
-RECENT_BYTES_MAX = 32 * 1024 * 1024
-OVERHEAD_BYTES = 200
-"""What Python needs for a record's list of lines besides its bytes, about."""
+RECENT_EVENTS_MAX = 100_000
 
 
 class RecentEvents:
-    """Whole records, newest kept, bounded in bytes. `from_sequence`: the oldest record that is held."""
+    """Whole records, newest kept, bounded in events. `from_sequence`: the oldest record that is held.
 
-    def __init__(self, *, bytes_max: int = RECENT_BYTES_MAX) -> None:
-        self._records: deque[tuple[Sequence, list[bytes]]] = deque()
-        self._bytes_max = bytes_max
-        self._bytes = 0
+    Records are kept as they were folded, whose parts the state holds anyway; rows are made for who asks.
+    """
+
+    def __init__(self, *, events_max: int = RECENT_EVENTS_MAX) -> None:
+        self._records: deque[Record] = deque()
+        self._events_max = events_max
+        self._events = 0
 
     @property
     def from_sequence(self) -> Sequence:
         """Events of this record and all later ones are held; 0 while there are none."""
-        return self._records[0][0] if self._records else Sequence(0)
+        return self._records[0].sequence if self._records else Sequence(0)
 
     def add(self, record: Record) -> None:
-        lines = [orjson.dumps(row) for row in event_rows(record)]
-        self._records.append((record.sequence, lines))
-        self._bytes += _size(lines)
-        while self._bytes > self._bytes_max and len(self._records) > 1:
-            self._bytes -= _size(self._records.popleft()[1])
+        self._records.append(record)
+        self._events += _count(record)
+        while self._events > self._events_max and len(self._records) > 1:
+            self._events -= _count(self._records.popleft())
 
     def rows(self, after: tuple[int, int]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Cursor and row of every held event behind (sequence, index), in ledger order."""
-        for sequence, lines in self._records:
-            if sequence < after[0]:
+        for record in self._records:
+            if record.sequence < after[0]:
                 continue
-            first = after[1] + 1 if sequence == after[0] else 0
-            for index in range(first, len(lines)):
-                yield f"{sequence}.{index}", orjson.loads(lines[index])
+            first = after[1] + 1 if record.sequence == after[0] else 0
+            for index, row in enumerate(event_rows(record)[first:], first):
+                yield f"{record.sequence}.{index}", row
 
 
 def event_rows(record: Record) -> list[dict[str, Any]]:
@@ -70,5 +68,5 @@ def event_rows(record: Record) -> list[dict[str, Any]]:
     return rows
 
 
-def _size(lines: list[bytes]) -> int:
-    return OVERHEAD_BYTES + sum(len(line) for line in lines)
+def _count(record: Record) -> int:
+    return sum(map(len, record.transactions))

@@ -190,7 +190,7 @@ def test_events_begin_where_they_are_asked_from_and_stay_in_their_namespace(cons
 
 
 def test_events_that_have_left_the_index_are_said_to_be_gone() -> None:
-    console = Console(events=RecentEvents(bytes_max=2_000))
+    console = Console(events=RecentEvents(events_max=8))
     for sequence in range(2, 20):
         console.service.fold(a_record(sequence, a_node(f"n{sequence}")), T0)
 
