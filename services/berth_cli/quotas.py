@@ -58,7 +58,9 @@ def _amounts(option: str, given: list[str] | None) -> dict[str, Any]:
 
 @app.command("apply")
 @on_cluster
-def apply(target: Target, file: Annotated[str, typer.Argument(help="`quotas` and `cohorts`; - is stdin.")]) -> None:
+def apply(
+    target: Target, file: Annotated[str, typer.Argument(metavar="FILE", help="`quotas` and `cohorts`; - is stdin.")]
+) -> None:
     """Set quotas and cohorts of a document, all or none."""
     _apply(target, read_as(QUOTAS, file, root=""))
 
@@ -119,7 +121,9 @@ def show(target: Target, namespace: Namespace) -> None:
 def explain(
     target: Target,
     namespace: Namespace,
-    cluster: Annotated[str | None, typer.Option("--cluster", help="A cluster document, offline.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", metavar="FILE", help="A cluster document, offline.")
+    ] = None,
 ) -> None:
     """The numbers and the formula that decide what the namespace may still use."""
     if cluster is None:

@@ -33,7 +33,9 @@ ENOUGH = (
 @on_cluster
 def submit(
     target: Target,
-    file: Annotated[str, typer.Argument(help="YAML or JSON, one request or a list; - is standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="YAML or JSON, one request or a list; - is standard input.")
+    ],
     wait: Annotated[float | None, typer.Option(help="Seconds to wait until all are placed or rejected.")] = None,
 ) -> None:
     """Submit requests. Without --wait: done once the bus has stored them."""

@@ -18,7 +18,9 @@ Name = Annotated[str, typer.Argument(metavar="RESERVATION")]
 
 @app.command("create")
 @on_cluster
-def create(target: Target, file: Annotated[str, typer.Argument(help="One reservation; - is stdin.")]) -> None:
+def create(
+    target: Target, file: Annotated[str, typer.Argument(metavar="FILE", help="One reservation; - is stdin.")]
+) -> None:
     """Book capacity for a window; answered when it is held, or why it cannot be."""
     document = read_as(RESERVATION, file, root="reservation")
     answer = on(target, lambda cluster: cluster.reserve(document))

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @contextmanager
 def connect(
-    url: str = "nats://127.0.0.1:4222", *, nkey: str | Path | None = None, user: str = "client", timeout: float = 5.0
+    url: str = "nats://127.0.0.1:4222", *, nkey: str | Path | None = None, user: str | None = None, timeout: float = 5.0
 ) -> "Generator[Cluster]":
     """As `berth.client.connect`. Not to be called inside a running event loop."""
     with asyncio.Runner() as runner:

@@ -72,18 +72,18 @@ async def connect(
     url: str = "nats://127.0.0.1:4222",
     *,
     nkey: str | Path | None = None,
-    user: str = "client",
+    user: str | None = None,
     timeout: float = 5.0,
     spans: telemetry.Spans | None = None,
 ) -> AsyncGenerator["Cluster"]:
-    """A cluster, for as long as the block runs. `nkey`: a seed file; `user` is the name it belongs to.
+    """A cluster, for as long as the block runs. `nkey`: a seed file; `user`: whose it is, unless the file is named so.
 
     Raises:
         Unreachable: no server within `timeout` seconds, or it does not know the key.
     """
     settings = BusSettings(
         url=url,
-        user=user,
+        user=user or (subjects.CLIENT if nkey is None else Path(nkey).stem),
         seed_file=None if nkey is None else Path(nkey),
         connect_within_seconds=timeout,
     )
