@@ -71,7 +71,7 @@ def judge(
         return Queue((reason,), (Wake(on=WakeOn.RESERVATION, name=request.reservation),))
     amount = _amount(request, missing)
     if request.namespace not in state.quotas.quotas:
-        return Admit(amount, _grant(state, request))
+        return Admit(amount, _grant(state, request, missing))
     too_much = never(state, request)
     if too_much:
         return Reject(too_much)
@@ -79,27 +79,28 @@ def judge(
     if reasons:
         below = priorities or Priorities(state)
         if below.is_anybody_below(request.namespace, request.priority):
-            return _at_others_cost(state, request, amount, assumed) or Queue(reasons, ON_QUOTA)
+            return _at_others_cost(state, request, missing, assumed) or Queue(reasons, ON_QUOTA)
         return Queue(reasons, ON_QUOTA)
     if assumed and shortfall(state, request, amount, assumed):
         return Wait()
-    return Admit(amount, _grant(state, request))
+    return Admit(amount, _grant(state, request, missing))
 
 
-def _grant(state: State, request: Request, *, quota_short: bool = False) -> Grant:
-    """What may be evicted for it: less important work of its own namespace (R53)."""
-    if request.priority == 0 or not may_preempt(state, request):
+def _grant(state: State, request: Request, missing: int, *, quota_short: bool = False) -> Grant:
+    """What may be evicted for it: less important work of its own namespace (R53), but not for more than it needs."""
+    runs = missing <= request.count - request.needed
+    if runs or request.priority == 0 or not may_preempt(state, request):
         return NO_GRANT
     return Grant(preempt=True, max_evictions=EVICTIONS_MAX, quota_short=quota_short)
 
 
-def _at_others_cost(state: State, request: Request, amount: Resources, assumed: Assumption) -> Admit | Wait | None:
+def _at_others_cost(state: State, request: Request, missing: int, assumed: Assumption) -> Admit | Wait | None:
     """Where the quota would do without less important work of the namespace: a scheduler says whose (R60).
 
     One after the other: what is in flight for the same namespace may be after the same victims. None: it
     would not do.
     """
-    grant = _grant(state, request, quota_short=True)
+    grant, amount = _grant(state, request, missing, quota_short=True), _amount(request, missing)
     freed = NOTHING
     for one in candidates(state, request, grant, state.at):
         freed += one.charge

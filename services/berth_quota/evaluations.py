@@ -24,6 +24,7 @@ from berth.model.ledger import State
 from berth.model.queue import RequestState
 from berth_quota.admission import Admit, Queue, Reject, Ruling, same_reasons
 from berth_quota.bounds import Bounds
+from berth_quota.growth import wants_more
 from berth_quota.inflight import InFlight, Sent
 from berth_quota.lanes import Lane, Waiting
 from berth_quota.proposals import PASSING, UNMOVED_BY_NEWS, Answered, Proposals
@@ -97,6 +98,8 @@ class Evaluations:
             waiting.is_gone = True
         if known.status is RequestStatus.QUEUED:
             self.waitlist.queue(known)
+        elif wants_more(self._state, known):
+            self.waitlist.grow(known)
         else:
             self.waitlist.unqueue(known.key)
         return waiting
@@ -232,12 +235,12 @@ class Evaluations:
     def _no_place(
         self, lane: Lane, waiting: Waiting, reasons: tuple[Reason, ...], wake: tuple[Wake, ...], judged_at: Sequence
     ) -> None:
-        """It is queued; one that is queued already for the same reasons is only remembered as judged."""
+        """It is queued; one that is queued already for the same reasons, or that runs, is only remembered as judged."""
         if not waiting.is_new:
             waiting.judged_at = max(waiting.judged_at, judged_at)
             self.waitlist.judged(waiting)
             known = self._state.queue.requests.get(waiting.key)
-            if known is None or same_reasons(known.reasons, reasons):
+            if known is None or known.status is not RequestStatus.QUEUED or same_reasons(known.reasons, reasons):
                 return
         self._proposals.want(Ruled(waiting=waiting, lane=lane, reasons=reasons, wake=wake, evaluated_at=judged_at))
 

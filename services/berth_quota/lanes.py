@@ -25,6 +25,7 @@ class Waiting:
     """One request that waits. `is_new`: the ledger does not know it yet. `size`: bytes of its body.
 
     `judged_at`: the newest sequence at which it was found to have no place. `is_gone`: decided meanwhile.
+    `is_repair`: it runs, and something of it was lost or evicted.
     `alone`: to be evaluated in a message of its own. `failed`: how often in a row schedulers failed on it.
     """
 
@@ -40,6 +41,7 @@ class Waiting:
     judged_at: Sequence = Sequence(0)
     in_flight: bool = False
     is_gone: bool = False
+    is_repair: bool = False
     alone: bool = False
     failed: int = 0
 

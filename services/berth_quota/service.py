@@ -34,6 +34,7 @@ from berth_quota.administration import Administration
 from berth_quota.bounds import USUAL, Bounds
 from berth_quota.deliveries import RELEASE, Deliveries, Matter
 from berth_quota.evaluations import Evaluations
+from berth_quota.growth import wants_more
 from berth_quota.nudges import Nudges
 from berth_quota.proposals import Answered, Proposals
 from berth_quota.questions import Questions
@@ -93,6 +94,9 @@ class QuotaService:
         self._changes.clear()
         for key in self.state.queue.waiting:
             self._evaluations.waitlist.queue(self.state.queue.requests[key])
+        for known in self.state.queue.requests.values():
+            if wants_more(self.state, known):
+                self._evaluations.waitlist.grow(known)
         self._timers.load()
         if len(self._evaluations.waitlist):
             self._nudges.want_once()

@@ -28,6 +28,7 @@ from berth.messages.requests import Reschedule
 from berth.model.cluster import Allocation, AllocationState
 from berth.model.ledger import State
 from berth.model.queue import RequestState
+from berth_quota.growth import wants_more
 from berth_quota.lanes import Waiting
 
 AT_ONCE = Sequence(0)
@@ -71,7 +72,8 @@ def is_current(state: State, waiting: Waiting) -> bool:
     known = state.queue.requests.get(waiting.key)
     if known is None:
         return waiting.is_new
-    return known.status is RequestStatus.QUEUED and known.attempt == waiting.attempt and not waiting.is_new
+    waits = known.status is RequestStatus.QUEUED or wants_more(state, known)
+    return waits and known.attempt == waiting.attempt and not waiting.is_new
 
 
 def deadline_passed(state: State, key: RequestKey) -> Transaction | None:

@@ -8,8 +8,8 @@ proportion to the lanes that are driven because of it.
 import heapq
 from collections.abc import Callable, Iterable
 
-from berth.ids import Namespace, RequestKey
-from berth.messages.events import WakeOn
+from berth.ids import Namespace, RequestKey, Sequence
+from berth.messages.events import Wake, WakeOn
 from berth.messages.requests import Request
 from berth.model.charging import CONFIGURATION
 from berth.model.cluster import AllocationState
@@ -20,6 +20,7 @@ from berth.model.queue import RequestState
 from berth_quota.admission import Ruling, Wait, judge, scope_of
 from berth_quota.bounds import Bounds
 from berth_quota.fair_share import YOUNG, Rank, rank
+from berth_quota.growth import is_repair, wakes
 from berth_quota.lanes import Lane, Waiting
 from berth_quota.wakeups import Wakeups, is_due
 
@@ -71,6 +72,15 @@ class Waitlist:
 
     def queue(self, known: RequestState) -> None:
         """The ledger says that it is queued; it keeps its place from before."""
+        self._await(known, known.wake, known.evaluated_at)
+
+    def grow(self, known: RequestState) -> None:
+        """It runs and wants more instances: it is driven at once, and then as if it were queued."""
+        self._await(known, wakes(known), Sequence(0), is_repair=is_repair(self._state, known))
+
+    def _await(
+        self, known: RequestState, wake: tuple[Wake, ...], judged_at: Sequence, *, is_repair: bool = False
+    ) -> None:
         before = self._queued.get(known.key)
         self.unqueue(known.key)
         waiting = Waiting(
@@ -82,8 +92,9 @@ class Waitlist:
             size=0,
             is_new=False,
             traceparent=known.traceparent,
-            wake=known.wake,
-            judged_at=known.evaluated_at,
+            wake=wake,
+            judged_at=judged_at,
+            is_repair=is_repair,
         )
         lane = self._lane_of(waiting)
         lane.add_queued(waiting)
@@ -271,7 +282,7 @@ class Waitlist:
         return is_due(self._state, waiting)
 
     def _rank(self, waiting: Waiting) -> Rank:
-        return rank(self._state, waiting.request, waiting.age, self._assumed)
+        return rank(self._state, waiting.request, waiting.age, self._assumed, is_repair=waiting.is_repair)
 
     def _list(self, lane: Lane) -> None:
         """The lane takes its place in the order, if anybody of it may go."""

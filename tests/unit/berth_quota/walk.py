@@ -56,6 +56,7 @@ from berth.messages.events import (
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
 from berth.model.check import accept
+from berth.model.cluster import AllocationState
 from berth.model.entitlement import shortfall
 from berth.model.ledger import State
 from berth.model.windows import free_now
@@ -95,9 +96,12 @@ class FirstFit:
         known = state.queue.requests.get(request.key)
         events: list[EventData] = [] if known else [RequestSubmitted(request=request, digest=item.digest)]
         first = len(known.allocations) if known else 0
+        live = [state.cluster.allocations[request.namespace, name] for name in known.live] if known else []
+        taken = {one.index for one in live if one.state is AllocationState.PLACED}
+        free = [index for index in range(request.count) if index not in taken][: item.missing]
         placed = [
             AllocationPlaced(id=allocation_id(request.id, index, first), node=node.id, charge=request.charge)
-            for index in range(item.missing)
+            for index in free
         ]
         events.append(RequestPlaced(allocations=tuple(placed)))
         transaction = tuple(about(request.key, data, attempt=item.attempt) for data in events)
