@@ -101,6 +101,12 @@ class Board:
     _log: list[int] = field(default_factory=list[int])
     _shapes: dict[ShapeKey, Shape] = field(default_factory=dict[ShapeKey, Shape])
     _profile: Profile = field(default_factory=lambda: Profile(()))
+    _news: tuple[dict[NodeId, None], dict[NodeId, None]] | None = None
+
+    @classmethod
+    def following(cls, state: State) -> "Board":
+        """A board for as long as `state` lives: it is told what changes, and need not compare every node."""
+        return cls(state, _news=(state.cluster.nodes.changes(), state.cluster.used.changes()))
 
     # ------------------------------------------------------------------ what changed
 
@@ -109,16 +115,10 @@ class Board:
         cluster = self.state.cluster
         if self.state.demand.typical is not self._profile.typical:
             self._profile = Profile(self.state.demand.typical)
-        if len(cluster.nodes) != len(self.ids):
+        changed = self._replaced() if self._news is None else self._told(*self._news)
+        if len(cluster.nodes) != len(self.ids) or any(self.ids[position] not in cluster.nodes for position in changed):
             self._begin_again()
             return
-        nodes: list[Node | None] = list(map(cluster.nodes.get, self.ids))
-        used = list(map(cluster.used.get, self.ids))
-        changed = _differing(self.nodes, nodes)
-        if any(nodes[position] is None for position in changed):
-            self._begin_again()
-            return
-        changed += _differing(self._used, used)
         held = self._held_positions()
         if held or self._held:
             changed += sorted(held | self._held)
@@ -128,6 +128,20 @@ class Board:
             self._muted = self.silent
         for position in changed:
             self.renew_at(position)
+
+    def _replaced(self) -> list[int]:
+        """Where the node's row or its use is another object than before, found by comparing all of them."""
+        cluster = self.state.cluster
+        nodes: list[Node | None] = list(map(cluster.nodes.get, self.ids))
+        used = list(map(cluster.used.get, self.ids))
+        return _differing(self.nodes, nodes) + _differing(self._used, used)
+
+    def _told(self, rows: dict[NodeId, None], uses: dict[NodeId, None]) -> list[int]:
+        """Where a row or a use was put since the last call."""
+        changed = [self.position[name] for name in {**rows, **uses} if name in self.position]
+        rows.clear()
+        uses.clear()
+        return changed
 
     def renew_at(self, position: int) -> None:
         """Take in what has changed on the node at `position`."""

@@ -49,7 +49,7 @@ class SchedulerService:
     def __init__(self, identity: Identity, *, limits: Limits = USUAL, seed: str = "") -> None:
         self.state = State()
         self.seed = seed
-        board, assumptions = Board(self.state), Assumptions(self.state)
+        board, assumptions = Board.following(self.state), Assumptions(self.state)
         numbers = count(1)
         self._placements: Offers[Work] = Offers(lambda: identity.token(next(numbers)), limits)
         self._steps: Offers[Errand] = Offers(lambda: identity.token(next(numbers)), limits)

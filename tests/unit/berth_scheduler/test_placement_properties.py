@@ -1,5 +1,6 @@
 """Random clusters against the reference: no rule is broken, and nothing is refused that has a place."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -140,11 +141,17 @@ def test_every_node_is_feasible_with_a_score_or_not_with_reasons(
         assert verdict.score is None or 0 <= verdict.score <= 1000
 
 
+KEPT = pytest.mark.parametrize("kept", [Board, Board.following], ids=["comparing", "following"])
+
+
 @pytest.mark.slow
+@KEPT
 @given(some.data())
-def test_a_board_that_is_kept_answers_like_a_new_one_whatever_happens_in_between(data: some.DataObject) -> None:
+def test_a_board_that_is_kept_answers_like_a_new_one_whatever_happens_in_between(
+    kept: Callable[[State], Board], data: some.DataObject
+) -> None:
     state, _ = data.draw(clusters())
-    board = Board(state)
+    board = kept(state)
     asked = [data.draw(requests()) for _ in range(2)]
     for step in range(6):
         match data.draw(some.sampled_from(["register", "change", "place", "end", "try", "silence"])):
@@ -212,9 +219,10 @@ def test_a_large_cluster_is_searched_from_each_domain() -> None:
     assert {one.node[0] for one in found.allocations} == {"b"}
 
 
-def test_a_board_that_is_kept_sees_holds_come_and_go() -> None:
+@KEPT
+def test_a_board_that_is_kept_sees_holds_come_and_go(kept: Callable[[State], Board]) -> None:
     state = a_state(a_node("n1"))
-    board = Board(state)
+    board = kept(state)
     asked = [a_request(cpu=8_000), a_request("drawing", cpu=4_000, reservation="res1")]
     over = Event(ReservationEnded(reservation=ReservationId("res1"), status=ReservationStatus.CANCELLED), TEAM_A)
     windows = a_reservation(start=T0 + HOUR, end=T0 + 2 * HOUR, on={"n1": 1}, cpu=4_000)
