@@ -8,7 +8,7 @@ from berth.messages.decisions import Decision, NodeVerdict, PlanResult
 from berth.messages.documents import ClusterDocument
 from berth.messages.events import RequestStatus, Transaction
 from berth.messages.requests import Request
-from berth.model.cluster import utilization
+from berth.model.fragmentation import spoken, total, usage_by_node
 from berth.model.ledger import State
 from berth_cell import seed
 from berth_cell.cell import Cell
@@ -76,6 +76,10 @@ def _decide(cell: Cell, requests: Listing[Request], *, explain: bool) -> PlanRes
         cell.submit([request])
         decision = cell.decisions[request.key]
         decisions.append(decision.model_copy(update={"nodes": nodes}))
+    usage = total(usage_by_node(cell.state).values())
     return PlanResult(
-        sequence=cell.state.sequence, decisions=tuple(decisions), utilization=utilization(cell.state.cluster)
+        sequence=cell.state.sequence,
+        decisions=tuple(decisions),
+        utilization=spoken(usage.utilization()),
+        fragmentation=spoken(usage.fragmentation()),
     )

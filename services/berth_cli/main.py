@@ -6,6 +6,7 @@ another one raises `typer.Exit`.
 """
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Entry] = {
     "audit": Entry(module="berth_cli.ledger", help="Replay the ledger and check every invariant."),
     "schema": Entry(module="berth_cli.ledger", help="Every event type with its schema."),
     "nodes": Entry(module="berth_cli.nodes", help="List, show, cordon, uncordon, drain.", group=True),
+    "top": Entry(module="berth_cli.top", help="How full and how fragmented nodes are, by node or label."),
     "quota": Entry(module="berth_cli.quotas", help="Limits of namespaces and cohorts.", group=True),
     "reservation": Entry(module="berth_cli.reservations", help="Capacity booked for a window.", group=True),
     "raft": Entry(module="berth_cli.raft", help="Who leads, and handing over.", group=True),
@@ -107,6 +109,7 @@ def run(words: Sequence[str]) -> int:
     """Run one command line and return its exit code; problems are on stderr, one line each, no traceback."""
     from berth.errors import BerthError
 
+    logging.getLogger("berth").addHandler(logging.NullHandler())  # what goes wrong becomes a line below, once
     try:
         typer.main.get_command(root(words))(list(words), prog_name="berth")
     except SystemExit as ended:

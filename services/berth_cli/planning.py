@@ -22,8 +22,12 @@ app = typer.Typer()
 @on_cluster
 def plan(
     target: Target,
-    requests: Annotated[str, typer.Option("--requests", help="YAML or JSON: one request or a list; - is stdin.")],
-    cluster: Annotated[str | None, typer.Option("--cluster", help="The cluster document to plan on, offline.")] = None,
+    requests: Annotated[
+        str, typer.Option("--requests", metavar="FILE", help="YAML or JSON: one request or a list; - is stdin.")
+    ],
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", metavar="FILE", help="The cluster document to plan on, offline.")
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Plan on the running cluster's state.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="With every node's reasons and score.")] = False,
     seed: Annotated[str, typer.Option("--seed", help="Varies the strategy random.")] = "",
@@ -54,8 +58,9 @@ def _show(target: Target, answer: dict[str, Any]) -> None:
         print_lines(*decision_lines(Decision.model_validate(decision)))
         if decision.get("nodes"):
             print_lines(*(f"  {line}" for line in node_lines(decision["nodes"])))
-    used = ", ".join(f"{name} {100 * part:.1f} %" for name, part in answer["utilization"].items())
-    print_lines(f"utilization afterwards: {used}")
+    for name in ("utilization", "fragmentation"):
+        parts = ", ".join(f"{dimension} {100 * part:.1f} %" for dimension, part in answer[name].items())
+        print_lines(f"{name} afterwards: {parts}")
 
 
 def node_lines(nodes: list[dict[str, Any]]) -> list[str]:

@@ -1,9 +1,10 @@
 """The cluster in numbers, computed from the folded state: for the overview page and for Prometheus."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from berth.ids import Sequence, Term
+from berth.ids import NodeId, Sequence, Term
+from berth.model.fragmentation import Usage, total, usage_by_node
 from berth.model.ledger import State
 from berth.resources import Resources
 from berth_console.web.read_models import Gauge, Overview
@@ -55,8 +56,22 @@ def gauges(state: State) -> Iterator[Gauge]:
         yield from _by_dimension("berth.node.capacity", "node", name, node.capacity)
     for name, _ in nodes:
         yield from _by_dimension("berth.node.used", "node", name, state.cluster.used_on(name))
+    yield from _usage_gauges(usage_by_node(state))
     for namespace in sorted(state.quotas.used):
         yield from _by_dimension("berth.quota.used", "namespace", namespace, state.quotas.used_by(namespace))
+
+
+def _usage_gauges(usages: Mapping[NodeId, Usage]) -> Iterator[Gauge]:
+    """What is free, and what of that no recent shape can use; both also as parts of the whole cluster's."""
+    for name, one in usages.items():
+        yield from _by_dimension("berth.node.free", "node", name, one.free)
+    for name, one in usages.items():
+        yield from _by_dimension("berth.node.stranded", "node", name, one.stranded)
+    cluster = total(usages.values())
+    for dimension, part in cluster.utilization().items():
+        yield Gauge("berth.cluster.utilization", (("dimension", dimension),), part)
+    for dimension, part in cluster.fragmentation().items():
+        yield Gauge("berth.cluster.fragmentation", (("dimension", dimension),), part)
 
 
 def _by_dimension(name: str, label: str, whose: str, amounts: Resources) -> Iterator[Gauge]:

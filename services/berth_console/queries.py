@@ -34,6 +34,7 @@ _TABLES: dict[str, Callable[[State, Selection], Rows]] = {
     "quotas": views.quotas,
     "quota_explain": views.quota_explanations,
     "reservations": views.reservations,
+    "usage": views.usage,
 }
 
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{32}")

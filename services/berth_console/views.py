@@ -11,6 +11,7 @@ from typing import TypeVar
 from berth.ids import Namespace, RequestId, RequestKey
 from berth.model.answers import amounts, reservation_row
 from berth.model.cluster import Allocation, Node
+from berth.model.fragmentation import Usage, usage_by_node
 from berth.model.ledger import State
 from berth.model.read_models import Row, queue_positions, quota_explanation, quota_row, request_rows
 from berth.resources import Resources
@@ -73,6 +74,13 @@ def quotas(state: State, wanted: Selection) -> Rows:
         yield namespace, quota_row(state, namespace)
 
 
+def usage(state: State, wanted: Selection) -> Rows:
+    """`berth top`: what each node that is not lost has, uses, has free, and what of that is stranded."""
+    found = usage_by_node(state)
+    for name in _names_behind((name for name in found if wanted.names(name, name)), wanted.after):
+        yield name, usage_row(state.cluster.nodes[name], found[name])
+
+
 def quota_explanations(state: State, wanted: Selection) -> Rows:
     """`berth quota explain`: the namespaces that are named, whether or not they have a quota."""
     for name in sorted(wanted.ids):
@@ -115,6 +123,17 @@ def node_row(node: Node, used: Resources) -> Row:
         "used": amounts(used),
         "labels": dict(node.labels),
         "taints": [taint.model_dump(mode="json") for taint in node.taints],
+    }
+
+
+def usage_row(node: Node, usage: Usage) -> Row:
+    return {
+        "id": node.id,
+        "labels": dict(node.labels),
+        "capacity": usage.capacity.as_mapping(),
+        "used": usage.used.as_mapping(),
+        "free": usage.free.as_mapping(),
+        "stranded": usage.stranded.as_mapping(),
     }
 
 

@@ -27,7 +27,7 @@ class Gauge(NamedTuple):
 
     name: str
     labels: tuple[tuple[str, str], ...]
-    value: int
+    value: float
 
 
 class ReadModels(Protocol):

@@ -84,12 +84,16 @@ class Decision(Answer):
 
 
 class PlanResult(Answer):
-    """What `plan` answers. `utilization`: used / capacity over ready nodes after the last decision."""
+    """What `plan` answers. `utilization`: used / capacity over ready nodes after the last decision.
+
+    `fragmentation`: the part of what is free there that none of the recent request shapes can use.
+    """
 
     version: int = 1
     sequence: Sequence = Sequence(0)
     decisions: tuple[Decision, ...] = ()
     utilization: dict[str, float] = Field(default_factory=dict[str, float])
+    fragmentation: dict[str, float] = Field(default_factory=dict[str, float])
 
     def as_mapping(self) -> dict[str, Any]:
         return {
@@ -97,4 +101,5 @@ class PlanResult(Answer):
             "sequence": self.sequence,
             "decisions": [decision.as_mapping() for decision in self.decisions],
             "utilization": self.utilization,
+            "fragmentation": self.fragmentation,
         }

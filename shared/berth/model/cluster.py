@@ -11,7 +11,7 @@ from berth.messages.events import How
 from berth.messages.reasons import ReasonCode
 from berth.messages.requests import AffinityTerm, Mode, Taint
 from berth.model.tables import CountedTable, DigestedTable, Journal, Table
-from berth.resources import CPU, DISK, INSTANCES, NOTHING, RAM, Resources
+from berth.resources import NOTHING, Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,20 +217,3 @@ class Cluster:
             if allocation.is_live:
                 total[allocation.node] = total.get(allocation.node, NOTHING) + allocation.charge
         return total
-
-
-def utilization(cluster: Cluster) -> dict[str, float]:
-    """Used / capacity over ready nodes, per built-in dimension, rounded to six places; 0 where there is none.
-
-    For people and reports: nothing decides on these floats.
-    """
-    used = capacity = NOTHING
-    for name, node in cluster.nodes.items():
-        if node.state is NodeState.READY:
-            used += cluster.used_on(name)
-            capacity += node.capacity
-    spoken = {"cpu": CPU, "ram": RAM, "disk": DISK, "instances": INSTANCES}
-    return {
-        name: round(used.amount(dimension) / capacity.amount(dimension), 6) if capacity.amount(dimension) else 0.0
-        for name, dimension in spoken.items()
-    }

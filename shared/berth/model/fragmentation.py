@@ -10,7 +10,7 @@ demands are sorted, with the set of shapes (a bit each) that ask for no more.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from berth.model.demand import Typical
 from berth.model.feasibility import suits, takes_work
 from berth.model.ledger import State
 from berth.model.windows import free_now
-from berth.resources import DISK, INSTANCES, NOTHING, Resources, resources
+from berth.resources import CPU, DISK, INSTANCES, NOTHING, RAM, Resources, resources
 
 FULL = 1_000
 """The best score."""
@@ -215,6 +215,13 @@ def usage(state: State, node: Node, profile: Profile) -> Usage:
     return Usage(1, node.capacity, used, free, free.minus(resources(useful)))
 
 
+def spoken(parts: Mapping[str, float]) -> dict[str, float]:
+    """The parts by the names that a plan result uses: cpu, ram, disk and instances always, then extended ones."""
+    short = {CPU: "cpu", RAM: "ram", DISK: "disk", INSTANCES: "instances"}
+    built_in = {name: parts.get(dimension, 0.0) for dimension, name in short.items()}
+    return built_in | {name: part for name, part in parts.items() if name not in short}
+
+
 def total(usages: Iterable[Usage]) -> Usage:
     return sum(usages, Usage())
 
@@ -224,12 +231,3 @@ def usage_by_node(state: State, profile: Profile | None = None) -> dict[NodeId, 
     profile = profile or Profile(state.demand.typical)
     nodes = sorted(state.cluster.nodes.items())
     return {name: usage(state, node, profile) for name, node in nodes if node.state is NodeState.READY}
-
-
-def usage_by_label(state: State, key: str) -> dict[str, Usage]:
-    """Of the nodes that are not lost, by their value of the label `key`; those without it stand under ``""``."""
-    found: dict[str, Usage] = {}
-    for name, one in usage_by_node(state).items():
-        value = state.cluster.nodes[name].label(key) or ""
-        found[value] = found.get(value, Usage()) + one
-    return dict(sorted(found.items()))

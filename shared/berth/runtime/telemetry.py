@@ -215,6 +215,10 @@ GAUGES: dict[str, tuple[str, str]] = {
     "berth.raft.leader": ("1", "1 on the node that leads, else 0."),
     "berth.node.used": ("1", "Used part of a node's capacity, by dimension."),
     "berth.node.capacity": ("1", "Capacity of a node, by dimension, in the dimension's unit."),
+    "berth.node.free": ("1", "What a node that takes work has free beside what reservations hold, by dimension."),
+    "berth.node.stranded": ("1", "Part of what is free on a node that no recent request shape can use, by dimension."),
+    "berth.cluster.utilization": ("1", "Used part of the capacity of all nodes that are not lost, by dimension."),
+    "berth.cluster.fragmentation": ("1", "Stranded part of what is free on all nodes, by dimension."),
     "berth.requests": ("{request}", "Requests by namespace and status."),
     "berth.quota.used": ("1", "Usage of a namespace, by dimension, in the dimension's unit."),
 }

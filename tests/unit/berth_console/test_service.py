@@ -133,7 +133,7 @@ def test_an_unknown_question_is_told_what_there_is(console: Console) -> None:
     code, detail = refused(console.answer("weather"))
 
     assert code == "not_found"
-    listed = "allocations, events, nodes, plan, quota_explain, quotas, requests, reservations, trace"
+    listed = "allocations, events, nodes, plan, quota_explain, quotas, requests, reservations, trace, usage"
     assert detail == f"there is no weather; there are {listed}"
 
 

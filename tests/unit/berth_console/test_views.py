@@ -247,6 +247,12 @@ def test_gauges_are_computed_from_the_state() -> None:
         ("berth.node.capacity", "instances", "n1"): 110,
         ("berth.node.used", "cpu_millicores", "n1"): 1_000,
         ("berth.node.used", "instances", "n1"): 1,
+        ("berth.node.free", "cpu_millicores", "n1"): 7_000,
+        ("berth.node.free", "instances", "n1"): 109,
+        ("berth.cluster.utilization", "cpu_millicores"): 0.125,
+        ("berth.cluster.utilization", "instances"): 0.009091,
+        ("berth.cluster.fragmentation", "cpu_millicores"): 0.0,
+        ("berth.cluster.fragmentation", "instances"): 0.0,
         ("berth.quota.used", "cpu_millicores", "team-a"): 1_000,
         ("berth.quota.used", "instances", "team-a"): 1,
     }

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from berth.ids import NodeId
-from berth.model.fragmentation import Profile, usage_by_label, usage_by_node
+from berth.messages.events import Event, NodeChanged
+from berth.model.fragmentation import Profile, total, usage_by_node
 from berth.model.ledger import State
-from berth.resources import Resources
+from berth.resources import NOTHING, Resources
 from tests.builders import a_node, a_request, a_state, happened, placed, submitted
 
 SSD = {"key": "disk", "operator": "equals", "values": ["ssd"]}
@@ -144,21 +145,21 @@ def test_free_capacity_is_stranded_where_no_recent_shape_that_asks_for_it_fits()
     assert one.utilization()["gpu"] == 0.5
 
 
-def test_nodes_of_one_label_are_taken_together_and_lost_or_cordoned_ones_have_nothing_free() -> None:
-    state = a_state(
-        a_node("n1", cpu=4_000, labels={"zone": "a"}),
-        a_node("n2", cpu=4_000, labels={"zone": "a"}),
-        a_node("n3", cpu=4_000),
-        placed(a_request("old", cpu=3_000), "n2"),
-    )
+def test_of_several_nodes_the_parts_are_of_all_together() -> None:
+    state = a_state(a_node("n1", cpu=4_000), a_node("n2", cpu=4_000), placed(a_request("old", cpu=3_000), "n2"))
     happened(state, (submitted(a_request("new", cpu=2_000)),), (submitted(a_request("new-2", cpu=3_000)),))
 
-    found = usage_by_label(state, "zone")
+    both = total(usage_by_node(state).values())
 
-    assert list(found) == ["", "a"]
-    assert found["a"].nodes == 2
-    assert found["a"].fragmentation()["cpu_millicores"] == 0.2
-    assert found["a"].utilization()["cpu_millicores"] == 0.375
+    assert both.nodes == 2
+    assert both.fragmentation()["cpu_millicores"] == 0.2
+    assert both.utilization()["cpu_millicores"] == 0.375
+
+
+def test_a_node_that_takes_no_work_has_nothing_free() -> None:
+    state = a_state(a_node("n1"), (Event(NodeChanged(node=NodeId("n1"), schedulable=False)),))
+
+    assert total(usage_by_node(state).values()).free == NOTHING
 
 
 def test_without_recent_shapes_nothing_is_called_stranded() -> None:
