@@ -113,8 +113,6 @@ class Board:
     def renew(self) -> None:
         """Find the nodes whose row or use has been replaced since the last call."""
         cluster = self.state.cluster
-        if self.state.demand.typical is not self._profile.typical:
-            self._profile = Profile(self.state.demand.typical)
         changed = self._replaced() if self._news is None else self._told(*self._news)
         if len(cluster.nodes) != len(self.ids) or any(self.ids[position] not in cluster.nodes for position in changed):
             self._begin_again()
@@ -203,7 +201,7 @@ class Board:
 
     def refresh(self, shape: Shape, request: Request, at: int) -> None:
         """Work out again what has changed since this shape was last looked at."""
-        if shape.profile is not None and shape.profile is not self._profile:
+        if shape.profile is not None and shape.profile is not self._renewed_profile():
             shape.profile = self._profile
             self._work_out(shape, request, at, range(len(self.ids)))
         elif shape.seen < len(self._log):
@@ -218,8 +216,15 @@ class Board:
             rooms=[None] * size,
             plain=[-1] * size,
             prefers=any(one.mode is Mode.PREFERRED and one.weight for one in request.constraints),
-            profile=self._profile if request.strategy is Strategy.FRAGMENTATION else None,
+            profile=self._renewed_profile() if request.strategy is Strategy.FRAGMENTATION else None,
         )
+
+    def _renewed_profile(self) -> Profile:
+        """The typical shapes as they are now: asked for by who places by them, and by nobody else."""
+        typical = self.state.demand.typical
+        if typical is not self._profile.typical:
+            self._profile = Profile(typical)
+        return self._profile
 
     def _work_out(self, shape: Shape, request: Request, at: int, positions: Iterable[int]) -> None:
         shape.seen = len(self._log)

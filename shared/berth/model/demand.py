@@ -8,6 +8,7 @@ Counted are the last RECENT_MAX submissions. The *typical* shapes, which readers
 then: whoever has judged every node by them need not begin again with each submission.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
 from berth.messages.requests import Constraint, Mode, Request, Toleration
@@ -22,6 +23,8 @@ RECENT_MAX = 1_024
 
 RENEWED_EVERY = 256
 """Submissions between two renewals of the typical shapes; at the beginning whenever their number has doubled."""
+
+_RING = RECENT_MAX + RENEWED_EVERY
 
 TYPICAL_MAX = 128
 """Shapes that are told apart; rarer ones do not count."""
@@ -43,66 +46,51 @@ class Typical(NamedTuple):
     times: int
 
 
-class Counted(NamedTuple):
-    """`times`: how often it stands among the last ones. `since`: the submission that brought it; breaks ties."""
-
-    times: int
-    since: int
-    sample: Request
-
-
 class Demand:
     """The recent shapes. A request for one named node or for a reservation's capacity says nothing about others.
 
-    `last`: a ring of the shapes of the last submissions, `seen` of which there were in all; `counted` is that by
-    shape. `renewed`: the typical ones.
+    A submission is only noted, since every process folds it and few ever ask. `last`: a ring of the last ones, of
+    which there were `seen` in all; long enough that the typical shapes of the last renewal can be counted late.
     """
 
     def __init__(self, journal: Journal) -> None:
-        self.last: Table[int, RequestShape] = Table(journal)
-        self.counted: Table[RequestShape, Counted] = Table(journal)
+        self.last: Table[int, Request] = Table(journal)
         self.seen: Table[str, int] = Table(journal)
-        self.renewed: Table[str, tuple[Typical, ...]] = Table(journal)
+        self._counted: tuple[Request, tuple[Typical, ...]] | None = None
 
     @property
     def typical(self) -> tuple[Typical, ...]:
         """The most frequent shapes, most frequent first, as of the last renewal; the same object until the next."""
-        return self.renewed.get("", ())
+        end = _last_renewal(self.seen.get("", 0))
+        if end == 0:
+            return ()
+        newest = self.last[(end - 1) % _RING]
+        if self._counted is None or self._counted[0] is not newest:  # also where a trial was taken back meanwhile
+            places = range(max(0, end - RECENT_MAX), end)
+            self._counted = (newest, _most_frequent(self.last[place % _RING] for place in places))
+        return self._counted[1]
 
     def submitted(self, request: Request) -> None:
-        """One more submission; the oldest that counts is forgotten for it."""
+        """One more submission; the oldest is forgotten for it."""
         if request.node is not None or request.reservation is not None:
             return
         number = self.seen.get("", 0)
-        place = number % RECENT_MAX
-        if place in self.last:
-            self._forget(self.last[place])
-        shape = shape_of(request)
-        known = self.counted.get(shape)
-        counted = Counted(1, number, request) if known is None else known._replace(times=known.times + 1)
-        self.counted.put(shape, counted)
-        self.last.put(place, shape)
+        self.last.put(number % _RING, request)
         self.seen.put("", number + 1)
-        if _is_due(number + 1):
-            self.renewed.put("", self._most_frequent())
 
     def resume(self, other: "Demand") -> None:
         """Go on from where `other` is: for a copy of a state that is made without its past."""
         _replace(self.last, other.last)
-        _replace(self.counted, other.counted)
         _replace(self.seen, other.seen)
-        _replace(self.renewed, other.renewed)
 
-    def _forget(self, shape: RequestShape) -> None:
-        known = self.counted[shape]
-        if known.times == 1:
-            self.counted.drop(shape)
-        else:
-            self.counted.put(shape, known._replace(times=known.times - 1))
 
-    def _most_frequent(self) -> tuple[Typical, ...]:
-        ranked = sorted(self.counted.values(), key=lambda one: (-one.times, one.since))
-        return tuple(Typical(one.sample, one.times) for one in ranked[:TYPICAL_MAX])
+def _most_frequent(requests: Iterable[Request]) -> tuple[Typical, ...]:
+    """Among equals the one that came first."""
+    counted: dict[RequestShape, list[Request]] = {}
+    for request in requests:
+        counted.setdefault(shape_of(request), []).append(request)
+    ranked = sorted(counted.values(), key=len, reverse=True)
+    return tuple(Typical(alike[0], len(alike)) for alike in ranked[:TYPICAL_MAX])
 
 
 def shape_of(request: Request) -> RequestShape:
@@ -113,8 +101,9 @@ def shape_of(request: Request) -> RequestShape:
     return RequestShape(request.charge, constraints, request.any_of, request.tolerations)
 
 
-def _is_due(seen: int) -> bool:
-    return seen % RENEWED_EVERY == 0 or (seen < RENEWED_EVERY and seen & (seen - 1) == 0)
+def _last_renewal(seen: int) -> int:
+    """How many submissions there were then."""
+    return seen - seen % RENEWED_EVERY if seen >= RENEWED_EVERY else 1 << seen.bit_length() >> 1
 
 
 def _replace(mine: Table[K, V], its: Table[K, V]) -> None:
