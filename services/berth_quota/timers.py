@@ -73,6 +73,9 @@ class Timers:
             match what:
                 case Due.GRACE:
                     tasks.append(EndGrace(key=key, instances=len(known.live)))
+                    later = graces(self._state, known.live, known.request.namespace, after=due)
+                    if later is not None:
+                        self._push(later, Due.GRACE, key)
                 case Due.DEADLINE:
                     if self._deadlines.get(key) == due:
                         tasks.append(PassDeadline(key=key))

@@ -188,12 +188,13 @@ def _of(known: RequestState, data: EventData, traceparent: str | None = None) ->
     return about(known.key, data, attempt=known.attempt, traceparent=traceparent or known.traceparent)
 
 
-def graces(state: State, allocations: Iterable[AllocationId], namespace: Namespace) -> int | None:
-    """The earliest end of grace among these allocations."""
+def graces(state: State, allocations: Iterable[AllocationId], namespace: Namespace, *, after: int = -1) -> int | None:
+    """The earliest end of grace among these allocations that is later than `after`."""
     ends = [
         allocation.until
         for name in allocations
         if (allocation := state.cluster.allocations[namespace, name]).state is AllocationState.RELEASING
         and allocation.until is not None
+        and allocation.until > after
     ]
     return min(ends, default=None)

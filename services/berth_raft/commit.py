@@ -27,6 +27,7 @@ from berth.wire.codec import (
 )
 
 PROPOSALS_WAITING_MAX = 4_096
+WAITING_BYTES_MAX = 64 * 1024 * 1024
 CHECKING_MAX_US = 5_000
 """A flush is cut after that much checking, so that latency stays bounded."""
 
@@ -85,8 +86,10 @@ class Committer:
         self._monotonic_us = monotonic_us
         self._may_be_lost = may_be_lost
         self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
         self._in_flight: Flush | None = None
         self._mark = 0
+        self._judged_before: tuple[_Waiting, int] | None = None
 
     @property
     def has_work(self) -> bool:
@@ -103,10 +106,11 @@ class Committer:
 
     def offer(self, proposal: OfferedProposal, *, reply_to: str, traceparent: str | None) -> Answer | None:
         """Take a proposal into the queue; answered at once only when that is full."""
-        if len(self._waiting) >= PROPOSALS_WAITING_MAX:
+        if len(self._waiting) >= PROPOSALS_WAITING_MAX or self._waiting_bytes > WAITING_BYTES_MAX:
             refusal = Refusal(code=RefusalCode.OVERLOADED, detail="the leader's queue is full; propose again later")
             return self._answer(proposal, reply_to, traceparent, [refusal] * len(proposal.transactions))
         self._waiting.append(_Waiting(proposal=proposal, reply_to=reply_to, traceparent=traceparent))
+        self._waiting_bytes += proposal.size
         return None
 
     def holds(self, reply_to: str) -> bool:
@@ -121,6 +125,8 @@ class Committer:
         assert tip is not None and tip.term > 0, "I5: a leader commits only after its barrier"
         at, sequence = max(tip.at, now_ms), Sequence(stream_sequence + 1)
         self._mark = self.state.journal.begin()
+        head_of_queue = self._waiting[0] if self._waiting else None
+        self._judged_before = (head_of_queue, len(head_of_queue.outcomes)) if head_of_queue else None
         batch = _Batch()
         if self.state.wants_digests(sequence):
             recorded = Event(DigestsRecorded(digests=self.state.digests()))
@@ -157,6 +163,7 @@ class Committer:
                 if outcome is None:
                     batch.accept(transaction)
             self._waiting.popleft()
+            self._waiting_bytes -= waiting.proposal.size
             answers.append(
                 self._answer(waiting.proposal, waiting.reply_to, waiting.traceparent, waiting.outcomes, sequence)
             )
@@ -194,6 +201,7 @@ class Committer:
         assert flush is not None, "nothing is in flight"
         self.state.journal.undo(self._mark)
         self._in_flight = None
+        self._forget_judgement()
         unknown = Refusal(code=RefusalCode.UNKNOWN, detail="the leader cannot tell whether it was committed")
         return tuple(
             Answer(
@@ -206,19 +214,28 @@ class Committer:
             for answer in flush.answers
         )
 
+    def _forget_judgement(self) -> None:
+        """A proposal that the record cut in two keeps only what earlier records committed of it."""
+        if self._waiting and self._waiting[0].outcomes:
+            cut = self._waiting[0]
+            before = self._judged_before
+            del cut.outcomes[before[1] if before is not None and before[0] is cut else 0 :]
+
     def stepped_down(self) -> tuple[Answer, ...]:
-        """Answer everything that still waits with `not_leader`, judged in part or not."""
+        """Answer everything that still waits with `not_leader`, but for what is committed of a proposal already."""
         refusal = Refusal(code=RefusalCode.NOT_LEADER, detail="the leader stepped down; propose to the next one")
         answers = tuple(
             self._answer(
                 waiting.proposal,
                 waiting.reply_to,
                 waiting.traceparent,
-                [refusal] * len(waiting.proposal.transactions),
+                waiting.outcomes + [refusal] * (len(waiting.proposal.transactions) - len(waiting.outcomes)),
+                self.state.sequence if waiting.outcomes else None,
             )
             for waiting in self._waiting
         )
         self._waiting.clear()
+        self._waiting_bytes = 0
         return answers
 
     def _answer(

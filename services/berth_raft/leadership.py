@@ -5,11 +5,10 @@ append is certain, and that the state is never ahead of what is stored by more t
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 from berth.errors import CorruptRecord, Unreachable
 from berth.ids import NodeId, Sequence, Term
@@ -19,7 +18,8 @@ from berth.model.ledger import State
 from berth.ports import Clock, Ledger, StoredMessage
 from berth.wire.codec import OfferedProposal, decode_record
 from berth_raft.appending import RETRY_S, Stored, store
-from berth_raft.commit import Answer, Committer, Flush, barrier
+from berth_raft.commit import Answer, Committer, barrier
+from berth_raft.control import Counts, ElectionControl, Observer
 from berth_raft.core.effects import Role, RoleChanged
 from berth_raft.core.messages import Tip as ElectionTip
 
@@ -28,34 +28,8 @@ log = logging.getLogger(__name__)
 ANNOUNCE_EVERY_S = 0.5
 ASK_AGAIN_S = 0.05
 CLOCK_DIFFERS_MS = 500
-
-
-class ElectionControl(Protocol):
-    """What leadership tells the election."""
-
-    def set_tip(self, tip: ElectionTip) -> None: ...
-    def set_eligible(self, eligible: bool) -> None: ...  # noqa: FBT001
-    def activate(self, term: int) -> None: ...
-    def resign(self, term: int, why: str) -> None: ...
-    def adopt_term(self, term: int) -> None: ...
-
-
-class Observer(Protocol):
-    """Where spans and metrics of commits go."""
-
-    def flushed(self, flush: Flush, *, began_us: int, appended_us: int, done_us: int) -> None: ...
-
-
-@dataclass(slots=True, kw_only=True)
-class Counts:
-    """For people and metrics; never read by a decision."""
-
-    foreign: int = 0
-    doubts: int = 0
-    lost_races: int = 0
-    records: int = 0
-    halted_at: Sequence | None = None
-    halted_why: str = ""
+CLOCK_EVERY_TURNS = 4
+"""The clocks are compared while it leads too, every two seconds."""
 
 
 class Leadership:
@@ -94,6 +68,7 @@ class Leadership:
         self._wake = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._recovering: asyncio.Task[None] | None = None
+        self._clock_agrees = True
 
     # ------------------------------------------------------------------ what others tell
 
@@ -139,6 +114,8 @@ class Leadership:
 
     async def _follow(self) -> None:
         async for batch in self._ledger.follow(self.stream_sequence):
+            if self.counts.halted_at is not None:
+                continue  # nothing more is folded, so nothing more is kept
             self._arrived.extend(batch)
             if not batch:
                 self._drain()
@@ -189,6 +166,7 @@ class Leadership:
 
     def _halt(self, sequence: Sequence, why: str) -> None:
         self.counts.halted_at, self.counts.halted_why = sequence, why
+        self._arrived.clear()
         log.error("fold_halted", extra={"sequence": sequence, "why": why, "runbook": "halted.md"})
         self._election.set_eligible(False)
         self._election.resign(self._role.term, f"cannot fold {sequence}")
@@ -255,7 +233,7 @@ class Leadership:
             if not await self._read_to_end():
                 await asyncio.sleep(RETRY_S)
                 continue
-            if not self._clock_agrees():
+            if not self._clock_agrees:
                 self._step_aside("its clock differs from the server's")
                 return False
             tip = self.state.tip
@@ -285,7 +263,7 @@ class Leadership:
     async def _read_to_end(self) -> bool:
         """Whether everything that the stream holds is folded."""
         try:
-            last = await self._ledger.last_sequence()
+            last = await self._last_sequence()
         except Unreachable:
             return False
         self._drain()
@@ -360,20 +338,22 @@ class Leadership:
 
     async def _eligible_again(self) -> None:
         while self.counts.halted_at is None:
-            try:
-                await self._ledger.last_sequence()
-            except Unreachable:
-                await asyncio.sleep(ASK_AGAIN_S)
-                continue
-            if self._clock_agrees():
-                self._election.set_eligible(True)
-                return
+            with contextlib.suppress(Unreachable):  # asked again below
+                await self._last_sequence()
+                if self._clock_agrees:
+                    self._election.set_eligible(True)
+                    return
             await asyncio.sleep(ASK_AGAIN_S)
 
-    def _clock_agrees(self) -> bool:
-        """While it leads, domain time is this node's clock: it must be near the server's (DESIGN section 2, "Time")."""
+    async def _last_sequence(self) -> Sequence:
+        """The stream's, and with the answer whether the server's clock is ours.
+
+        While it leads, domain time is this node's clock: it must be near the server's (DESIGN section 2, "Time").
+        """
+        last = await self._ledger.last_sequence()
         server_ms = self._ledger.server_ms
-        return server_ms is None or abs(server_ms - self._clock.now_ms()) <= CLOCK_DIFFERS_MS
+        self._clock_agrees = server_ms is None or abs(server_ms - self._clock.now_ms()) <= CLOCK_DIFFERS_MS
+        return last
 
     # ------------------------------------------------------------------ telling
 
@@ -387,7 +367,18 @@ class Leadership:
             )
 
     async def _repeat_committed(self) -> None:
+        turn = 0
         while True:
             await asyncio.sleep(ANNOUNCE_EVERY_S)
-            if self._committer is not None:
-                self._announce_tip()
+            turn += 1
+            if self._committer is None:
+                continue
+            self._announce_tip()
+            if turn % CLOCK_EVERY_TURNS == 0:
+                await self._compare_clocks()
+
+    async def _compare_clocks(self) -> None:
+        with contextlib.suppress(Unreachable):  # the next append finds out
+            await self._last_sequence()
+        if self._committer is not None and not self._clock_agrees:
+            self._step_aside("its clock differs from the server's")

@@ -5,6 +5,7 @@ simulated world.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
@@ -16,7 +17,7 @@ from berth.adapters.connection import Connection
 from berth.adapters.jetstream_api import JetStreamApi
 from berth.adapters.jetstream_ledger import JetStreamLedger, LedgerSettings
 from berth.adapters.streams import check_ledger_stream
-from berth.errors import CorruptRecord, InvalidCommand, InvalidSetting, Unreachable
+from berth.errors import CorruptRecord, InvalidCommand, InvalidSetting, Overloaded, Unreachable
 from berth.ids import NodeId, Sequence
 from berth.messages.commands import (
     AdminAnswer,
@@ -32,12 +33,13 @@ from berth.runtime import traceparent
 from berth.runtime.telemetry import Spans
 from berth.wire import codec
 from berth_raft.commit import Answer
+from berth_raft.control import ElectionControl
 from berth_raft.core.effects import HardState, RoleChanged
 from berth_raft.core.node import RaftCore
 from berth_raft.core.settings import Dice, InvalidRaftSetting, RaftSettings
 from berth_raft.election import MemberView
 from berth_raft.hearing import Hearing
-from berth_raft.leadership import ElectionControl, Leadership
+from berth_raft.leadership import Leadership
 from berth_raft.observing import CommitObserver, count_refusals, observe
 from berth_raft.settings import RaftNodeSettings
 
@@ -218,6 +220,7 @@ class RaftNode:
 
     async def _subscribe(self) -> None:
         bus = self.bus
+        bus.on_connection(regained=lambda: self._hearing.start(self._clock.monotonic_us() // 1000))
         await bus.subscribe(subjects.NODE_HEARTBEAT.pattern(), self._heartbeat)
         await bus.subscribe(subjects.QUERY.of(namespace=subjects.CLUSTER, what="raft"), self._query)
         await bus.subscribe(subjects.ADMIN_RAFT.template, self._admin)
@@ -250,14 +253,15 @@ class RaftNode:
 
     def _answer(self, answer: Answer) -> None:
         count_refusals(answer.body)
-        self.bus.publish(answer.reply_to, codec.encode(answer.body))
+        with contextlib.suppress(Overloaded):  # who is not answered asks again, and is then told by attempt
+            self.bus.publish(answer.reply_to, codec.encode(answer.body))
 
     def _announce(self, committed: Committed) -> None:
         self.bus.publish(subjects.COMMITTED.template, codec.encode(committed))
 
     def _heartbeat(self, envelope: Envelope) -> None:
         tokens = subjects.NODE_HEARTBEAT.tokens(envelope.subject)
-        if tokens is not None:
+        if tokens is not None and NodeId(tokens["node"]) in self.leadership.state.cluster.nodes:
             self._hearing.heard(NodeId(tokens["node"]), self._clock.monotonic_us() // 1000)
 
     def _may_be_lost(self, node: NodeId) -> bool:

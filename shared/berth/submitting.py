@@ -110,7 +110,7 @@ class Submissions:
             digest=digest,
             outcome=asyncio.get_running_loop().create_future(),
             is_enough=lambda decision: wanted is None or decision.status.value in wanted,
-            submitted=time.monotonic(),
+            submitted=asyncio.get_running_loop().time(),
             context=context,
             began_ns=time.time_ns(),
         )
@@ -212,8 +212,8 @@ class Submissions:
             return
         self._term = max(self._term, decision.term)
         for pending in waiting:
-            if decision.digest not in ("", pending.digest):
-                continue
+            if decision.digest != pending.digest:
+                continue  # somebody else's body
             if pending.latest is None or decision.sequence >= pending.latest.sequence:
                 pending.latest, pending.told_by = decision, context
             if pending.is_enough(decision) and not pending.outcome.done():
@@ -225,7 +225,7 @@ class Submissions:
             with contextlib.suppress(TimeoutError):  # nothing happened meanwhile: the next round
                 async with asyncio.timeout(ASK_EVERY_SECONDS):
                     await self._ask_now.wait()
-            old = time.monotonic() - (0 if self._ask_now.is_set() else ASK_EVERY_SECONDS)
+            old = asyncio.get_running_loop().time() - (0 if self._ask_now.is_set() else ASK_EVERY_SECONDS)
             self._ask_now.clear()
             late = [one for waiting in self._pending.values() for one in waiting if one.submitted < old]
             for start in range(0, len(late), REQUESTS_PER_BATCH):

@@ -187,3 +187,16 @@ def test_a_node_whose_clock_differs_from_the_servers_does_not_lead() -> None:
         assert leaders == {"raft-3"}
 
     told(story())
+
+
+def test_a_leader_whose_clock_jumps_stops_leading() -> None:
+    async def story() -> None:
+        world = CommitWorld(6)
+        await world.open(a_node())
+        old = world.leader()
+        assert old is not None
+        world.machines[old].clock.skew_ms = 3_600_000
+        await asyncio.sleep(5)
+        assert world.leader() not in (None, old)
+
+    told(story())

@@ -29,6 +29,9 @@ from berth.ports import Envelope
 
 log = logging.getLogger(__name__)
 
+ACKNOWLEDGEMENT = "$JS.ACK."
+"""What a message that a stream delivers names as its reply."""
+
 _DRAIN_SECONDS = 5
 _CONNECT_SECONDS = 2
 _CLOSE_WAIT_SECONDS = 0.3
@@ -266,9 +269,11 @@ class NatsBus:
         """
         live = True
 
+        takes_any_reply = pattern.startswith(INBOX)  # what a stream delivers is acknowledged where it says
+
         async def deliver(message: Msg) -> None:
             if live:
-                receive(envelope(message))
+                receive(envelope(message, takes_any_reply=takes_any_reply))
 
         self._deaf.pop(pattern.lower(), None)
         subscription = await self._connection.subscribe(pattern, queue or "", deliver)  # pyright: ignore[reportUnknownMemberType]
@@ -336,17 +341,23 @@ class NatsBus:
         log.info("server_leaving", extra={"user": self._settings.user, "url": self._settings.url})
 
 
-def envelope(message: Msg) -> Envelope:
-    """The client's message as the port's. A server status such as 503 comes without payload."""
+def envelope(message: Msg, *, takes_any_reply: bool = True) -> Envelope:
+    """The client's message as the port's. A server status such as 503 comes without payload, and nobody stored it.
+
+    Whoever asks names an inbox: with another subject there, the answer of a service would be published where
+    only that service may publish (`allow_responses` lets it), such as into the ledger.
+    """
     headers = message.headers or {}
-    status = headers.get("Status") if headers and not message.data else None
+    is_stored = message.reply.startswith(ACKNOWLEDGEMENT)
+    status = headers.get("Status") if headers and not message.data and not is_stored else None
+    reply = message.reply if takes_any_reply or message.reply.startswith(INBOX) else None
     if status is not None and status.isdigit():
         plain = {str(getattr(name, "value", name)): value for name, value in headers.items()}
         return Envelope(
             subject=message.subject,
             payload=b"",
             headers=plain,
-            reply=message.reply or None,
+            reply=reply or None,
             status=int(status),
         )
-    return Envelope(subject=message.subject, payload=message.data, headers=headers, reply=message.reply or None)
+    return Envelope(subject=message.subject, payload=message.data, headers=headers, reply=reply or None)

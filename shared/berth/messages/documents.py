@@ -29,6 +29,9 @@ from berth.messages.requests import (
 )
 from berth.messages.validation import expected
 
+LATEST_MS = 221_845_392_000_000
+"""9000-01-01: with the longest duration added it is still a time that can be written."""
+
 
 def _milliseconds(value: Any) -> Any:
     """Milliseconds UTC of an RFC 3339 time that says its offset."""
@@ -40,7 +43,10 @@ def _milliseconds(value: Any) -> Any:
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise expected("expected a time with its offset, such as 2026-01-01T09:00:00Z")
     delta = value - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+    milliseconds = (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+    if not 0 <= milliseconds <= LATEST_MS:
+        raise expected("expected a time between 1970 and 9000")
+    return milliseconds
 
 
 def time_text(milliseconds: int) -> str:

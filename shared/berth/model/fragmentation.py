@@ -94,7 +94,7 @@ class Profile:
     def _amounts(self, free: Resources) -> Amounts:
         return tuple(max(0, free.amount(name)) for name in self._dimensions)
 
-    def _count(self, shapes: int) -> int:
+    def count(self, shapes: int) -> int:
         """How many recent submissions had one of `shapes`."""
         known = self._counts.get(shapes)
         if known is None:
@@ -107,12 +107,16 @@ class Profile:
         scale = FINE * self.total
         return sum(amount * scale // all for amount, all in zip(amounts, self._wanted, strict=True) if all)
 
+    def value(self, amount: Resources) -> int:
+        """What `amount` is worth, in millionths of a mean request."""
+        return self._value(self._amounts(amount))
+
     def _room(self, node: Node, free: Resources) -> _Room:
         known = self._rooms.get(node.id)
         if known is None or known.free is not free or known.node is not node:
             amounts = self._amounts(free)
             suited = self.suited(node) if known is None or known.node is not node else known.suited
-            unfitting = self.total - self._count(self._fitting(amounts, suited))
+            unfitting = self.total - self.count(self._fitting(amounts, suited))
             known = self._rooms[node.id] = _Room(node, free, amounts, self._value(amounts), suited, unfitting)
         return known
 
@@ -134,7 +138,7 @@ class Profile:
             return None
         room = self._room(node, free)
         left = [max(0, amount - gone) for amount, gone in zip(room.amounts, taken, strict=True)]
-        unfitting = self.total - self._count(self._fitting(left, room.suited))
+        unfitting = self.total - self.count(self._fitting(left, room.suited))
         growth = (room.value - value) * unfitting - room.value * room.unfitting
         value *= self.total
         return FULL * value // (growth + 2 * value)

@@ -29,6 +29,9 @@ M = TypeVar("M", bound=BaseModel)
 
 RECORD_MEMBERS = ("hash", "v", "ledger_id", "seq", "term", "leader", "barrier", "at", "prev_hash", "events")
 EVENT_MEMBERS = ("tx", "type", "version", "namespace", "request", "attempt", "traceparent", "data")
+LINE_START = b'{"type":'
+"""The leader writes `{"tx":<n>,` and copies what follows an event's first byte: so every line begins like this."""
+LINE_MEMBERS = frozenset(EVENT_MEMBERS[1:])
 HASH_END = 75
 """`{"hash":"` and 64 hex digits and `",`: the body's first member begins here."""
 
@@ -67,8 +70,11 @@ def strict_json(payload: bytes) -> Any:
         ValueError: not such JSON.
     """
     parsed = orjson.loads(payload)
-    if orjson.dumps(parsed) == payload:  # nothing was dropped, so no member stood twice
-        return parsed
+    try:
+        if orjson.dumps(parsed) == payload:  # nothing was dropped, so no member stood twice
+            return parsed
+    except orjson.JSONEncodeError:  # it reads deeper than it writes
+        raise ValueError("nested too deeply") from None
     try:
         return json.loads(payload, object_pairs_hook=_each_once, parse_constant=_no_constant)
     except RecursionError:
@@ -312,6 +318,11 @@ class OfferedProposal:
     view_sequence: Sequence
     transactions: tuple[OfferedTransaction, ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes that it keeps while it waits, roughly."""
+        return sum(transaction.size for transaction in self.transactions)
+
 
 def encode_proposal(proposal: Proposal) -> bytes:
     """A line that names the proposal and the events per transaction, then one event a line."""
@@ -327,7 +338,7 @@ def encode_proposal(proposal: Proposal) -> bytes:
 
 def _strict_lines(lines: Listing[bytes]) -> list[Any]:
     """What each line says. Parsed together; that each value is its own line is seen by writing it again."""
-    with contextlib.suppress(orjson.JSONDecodeError):
+    with contextlib.suppress(orjson.JSONDecodeError, orjson.JSONEncodeError):
         parsed = orjson.loads(b"[%b]" % b",".join(lines))
         if list(map(orjson.dumps, parsed)) == list(lines):
             return parsed
@@ -344,7 +355,11 @@ def decode_proposal(payload: bytes) -> OfferedProposal:
         counts: list[int] = head["transactions"]
         if sum(counts) != len(lines) or any(type(count) is not int or count < 1 for count in counts):
             raise ValueError("the counts of its transactions do not add up to its events")
-        events = decode_events(_strict_lines(lines))
+        written = _strict_lines(lines)
+        for line, members in zip(lines, written, strict=True):
+            if not line.startswith(LINE_START) or not set(members) <= LINE_MEMBERS:
+                raise ValueError("an event is not written as the leader copies it")
+        events = decode_events(written)
         offered = tuple(
             OfferedTransaction(events=tuple(events[start:end]), lines=tuple(lines[start:end]))
             for start, end in pairwise((0, *accumulate(counts)))

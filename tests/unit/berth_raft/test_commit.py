@@ -222,3 +222,32 @@ def test_domain_time_never_goes_back() -> None:
     record = decode_record(leader.flush(now_ms=T0 - 60_000, stream_sequence=leader.state.sequence).payload)
 
     assert record.at == T0
+
+
+def a_long_proposal_cut_in_two(leader: Committer) -> tuple[Flush, int]:
+    """The first record holds only a part of it; how many of its transactions that are."""
+    transactions = [placed(a_request(f"r{number}", cpu=0), "n1") for number in range(RECORD_EVENTS_MAX)]
+    offer(leader, "long", *transactions)
+    one = flush(leader)
+    assert one.answers == (), "it is not answered before all of it is judged"
+    return one, one.transactions
+
+
+def test_what_a_withdrawn_record_held_of_a_cut_proposal_is_judged_again() -> None:
+    leader = a_leader(a_node(instances=2_000))
+    a_long_proposal_cut_in_two(leader)
+    assert leader.withdrawn() == ()
+
+    assert commit(leader) == [("long", [None] * RECORD_EVENTS_MAX)]
+    assert len(leader.state.queue.requests) == RECORD_EVENTS_MAX, "what was answered as accepted is there"
+
+
+def test_a_leader_that_steps_down_says_what_it_committed_of_a_cut_proposal() -> None:
+    leader = a_leader(a_node(instances=2_000))
+    _, committed = a_long_proposal_cut_in_two(leader)
+    leader.appended()
+
+    (answer,) = leader.stepped_down()
+
+    rest = RECORD_EVENTS_MAX - committed
+    assert outcome_of(answer) == ("long", [None] * committed + [RefusalCode.NOT_LEADER] * rest)

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth.errors import InvalidCommand
+from berth.messages.documents import RESERVATION
 from berth.messages.requests import Request
 from berth.messages.stored import StoredRequest
+from berth.messages.validation import parse
 from berth.wire.codec import decode_requests, encode_requests, request_digest
 
 WEB: dict[str, Any] = {"id": "web-1", "namespace": "team-a", "resources": {"cpu_cores": 4.0, "ram_mb": 8192}}
@@ -143,3 +145,12 @@ def test_a_default_that_is_written_out_does_not_change_the_digest() -> None:
 
 def test_the_order_of_labels_does_not_change_the_digest() -> None:
     assert request_digest(decoded(labels={"a": "1", "b": "2"})) == request_digest(decoded(labels={"b": "2", "a": "1"}))
+
+
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59-23:59", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00+23:59"])
+def test_a_time_that_cannot_be_written_back_is_refused(end: str) -> None:
+    document: dict[str, Any] = {"id": "r", "namespace": "n", "resources": {}, "end": end}
+
+    with pytest.raises(InvalidCommand) as refused:
+        parse(RESERVATION, json.dumps(document), root="reservation")
+    assert [problem.path for problem in refused.value.problems] == ["reservation.end"]

@@ -21,6 +21,7 @@ from berth.wire.codec import (
     decode_events,
     decode_proposal,
     decode_record,
+    decode_requests,
     encode_event,
     encode_proposal,
     encode_record,
@@ -223,6 +224,31 @@ def test_a_fraction_is_no_number_of_an_event(member: str) -> None:
 
     with pytest.raises(CorruptRecord):
         decode_record(signed(body.replace(b'"%b":%b' % (member.encode(), number), b'"%b":1.5' % member.encode())))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b' {"type":"NodeLost","version":1,"data":{"node":"n1"}}',
+        b'{"tx":0,"type":"NodeLost","version":1,"data":{"node":"n1"}}',
+        b'{"type":"NodeLost","version":1,"data":{"node":"n1"},"more":1}',
+        b'{"version":1,"type":"NodeLost","data":{"node":"n1"}}',
+    ],
+)
+def test_a_line_that_the_leader_could_not_copy_is_no_event(line: bytes) -> None:
+    with pytest.raises(InvalidCommand):
+        decode_proposal(b'{"id":"p","view_sequence":0,"transactions":[1]}\n' + line)
+
+
+@pytest.mark.parametrize("depth", [33, 200, 255, 300, 1_000, 1_100])
+def test_deep_nesting_is_a_typed_error(depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    with pytest.raises(InvalidCommand):
+        decode_requests(deep)
+    with pytest.raises(InvalidCommand):
+        decode_proposal(b'{"id":"p","view_sequence":0,"transactions":[1]}\n' + deep)
+    with pytest.raises(CorruptRecord):
+        decode_record(signed(b'"v":1,"ledger_id":' + deep + b"}"))
 
 
 def test_an_old_body_is_led_through_every_version_in_between() -> None:
