@@ -60,10 +60,18 @@ def with_siblings(state: State, victims: Iterable[Allocation]) -> list[Allocatio
         by_request.setdefault(one.request_key, []).append(one)
     leaving: list[Allocation] = []
     for key, those in by_request.items():
-        placed = _placed_of(state, key)
-        breaks = len(placed) - len(those) < state.queue.requests[key].request.needed
-        leaving += placed if breaks else those
+        leaving += those if _is_single(state, key) else _broken(state, key, those)
     return sorted(leaving, key=lambda one: one.key)
+
+
+def _is_single(state: State, key: RequestKey) -> bool:
+    return state.queue.requests[key].request.count == 1
+
+
+def _broken(state: State, key: RequestKey, those: list[Allocation]) -> list[Allocation]:
+    placed = _placed_of(state, key)
+    breaks = len(placed) - len(those) < state.queue.requests[key].request.needed
+    return placed if breaks else those
 
 
 def _placed_of(state: State, key: RequestKey) -> list[Allocation]:
@@ -103,11 +111,22 @@ def _is_lawful(state: State, item: EvaluationItem, placed: Placed, at: int) -> b
 # --- who, and for which nodes ---------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clearable:
+    """A node, by position, that one more instance could have, and at whose cost. `leaving`: how many in all."""
+
+    position: int
+    victims: list[Allocation]
+    leaving: int
+    rank: Rank
+
+
 @dataclass(slots=True, kw_only=True)
 class _Clearing:
     """One search for room, inside a trial of the caller.
 
     `taken`: victims chosen so far; `gone`: they and their siblings, off the state already.
+    `_clearable`: what clearing each node would cost, until something changes there.
     `may_be_too_many`: chosen step by step, so that a later step may have made an earlier one needless.
     """
 
@@ -118,6 +137,7 @@ class _Clearing:
     may_be_too_many: bool = False
     taken: list[Allocation] = field(default_factory=list[Allocation])
     gone: dict[AllocationKey, Allocation] = field(default_factory=dict[AllocationKey, Allocation])
+    _clearable: dict[NodeId, "_Clearable | None"] = field(default_factory=dict[NodeId, "_Clearable | None"])
 
     @property
     def request(self) -> Request:
@@ -148,9 +168,10 @@ class _Clearing:
                 if found is None:
                     search.clear()
                     return False
-                position, victims = found
-                self._take(victims)
+                position = found.position
+                self._take(found.victims)
             search.take(position)
+            self._clearable.pop(search.board.ids[position], None)
         self.may_be_too_many |= least > 1
         return True
 
@@ -169,6 +190,8 @@ class _Clearing:
             if one.key not in self.gone:
                 self.gone[one.key] = one
                 self.state.cluster.vacate(one)
+                for sibling in _placed_of(self.state, one.request_key):  # how many of them may leave has changed
+                    self._clearable.pop(sibling.node, None)
         self._look_again()
 
     def _look_again(self) -> None:
@@ -212,31 +235,43 @@ class _Clearing:
 
     # ------------------------------------------------------------------ one node
 
-    def _cheapest(self) -> tuple[int, list[Allocation]] | None:
-        """The node that R55 prefers, by position, with its victims (R54)."""
-        board, shape = self.search.board, self.search.shape
+    def _cheapest(self) -> "_Clearable | None":
+        """The node that R55 prefers, with its victims (R54)."""
+        around = self.search.around
+        if around is not None and around.restricts:
+            self._clearable.clear()  # who is where matters everywhere
         on_node: dict[NodeId, list[Allocation]] = {}
         for one in self.candidates:
             if one.key not in self.gone:
                 on_node.setdefault(one.node, []).append(one)
-        best: tuple[Rank, int, list[Allocation]] | None = None
+        best: _Clearable | None = None
         for node, there in on_node.items():
-            position = board.position[node]
-            if not shape.admitted[position] or node in board.silent:
-                continue  # its own row keeps the request away: nobody's leaving would help (R57)
-            victims = self._victims_on(position, there)
-            if not victims:
-                continue
-            leaving = [one for one in with_siblings(self.state, (*self.taken, *victims)) if one.key not in self.gone]
-            rank = (*_weight(leaving), node)
-            within = len(self.gone) + len(leaving) <= self.item.grant.max_evictions
-            if within and (best is None or rank < best[0]):
-                best = (rank, position, victims)
-        return None if best is None else (best[1], best[2])
+            if node not in self._clearable:
+                self._clearable[node] = self._cleared(node, there)
+            found = self._clearable[node]
+            within = found is not None and len(self.gone) + found.leaving <= self.item.grant.max_evictions
+            if found is not None and within and (best is None or found.rank < best.rank):
+                best = found
+        return best
+
+    def _cleared(self, node: NodeId, there: list[Allocation]) -> "_Clearable | None":
+        board = self.search.board
+        position = board.position[node]
+        if not self.search.shape.admitted[position] or node in board.silent:
+            return None  # its own row keeps the request away: nobody's leaving would help (R57)
+        victims = self._victims_on(position, there)
+        if not victims:
+            return None
+        leaving = self._leaving(victims)
+        rank = (*_weight(leaving), node)
+        return _Clearable(position=position, victims=victims, leaving=len(leaving), rank=rank)
 
     def _victims_on(self, position: int, there: list[Allocation]) -> list[Allocation] | None:
         """All of `there` leave; then each comes back, most important first, if the instance still fits (R54)."""
-        fits = self._fits_by_rules if self._is_ruled(position) else self._fits_by_room
+        is_ruled = self._is_ruled(position)
+        if not is_ruled and all(_is_single(self.state, one.request_key) for one in there):
+            return self._singles_on(position, there)
+        fits = self._fits_by_rules if is_ruled else self._fits_by_room
         victims = list(there)
         if not fits(position, victims):
             return None
@@ -244,6 +279,21 @@ class _Clearing:
             without = [other for other in victims if other is not one]
             if fits(position, without):
                 victims = without
+        return victims
+
+    def _singles_on(self, position: int, there: list[Allocation]) -> list[Allocation] | None:
+        """The same where everybody leaves alone and only room decides."""
+        charge = self.request.charge
+        free = self.search.board.free[position] + _sum(there)
+        if not charge.fits_in(free):
+            return None
+        victims: list[Allocation] = []
+        for one in reversed(there):
+            without = free.minus(one.charge)
+            if charge.fits_in(without):
+                free = without
+            else:
+                victims.append(one)
         return victims
 
     def _is_ruled(self, position: int) -> bool:
@@ -267,7 +317,9 @@ class _Clearing:
         """Who leaves with these, beside those who are gone already."""
         if not victims:
             return []
-        return [one for one in with_siblings(self.state, (*self.taken, *victims)) if one.key not in self.gone]
+        keys = {one.request_key for one in victims}
+        earlier = [one for one in self.taken if one.request_key in keys]
+        return [one for one in with_siblings(self.state, (*earlier, *victims)) if one.key not in self.gone]
 
 
 def _sum(allocations: Iterable[Allocation]) -> Resources:
