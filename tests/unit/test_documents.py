@@ -19,6 +19,7 @@ from berth.exports import PUBLIC
 from berth.messages.documents import CLUSTER, NODE, QUOTAS, RESERVATION
 from berth.messages.requests import REQUEST_LIST
 from berth.messages.validation import parse
+from berth.runtime.telemetry import GAUGES
 from berth_cli.documents import read_document, read_requests
 from berth_cli.main import root
 from tests.documents import NOT_RUN, PART_OF_A_REQUEST, Block, blocks, every_block, misshapen, pages, unlike
@@ -78,6 +79,37 @@ def test_every_runbook_is_listed() -> None:
 
     for runbook in (REPOSITORY / "docs/runbooks").glob("*.md"):
         assert f"(../runbooks/{runbook.name})" in operating, f"list {runbook.name} under Runbooks"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as its readers' sites make them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_to_a_heading_find_it() -> None:
+    written = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
+    broken = [
+        f"{page.relative_to(REPOSITORY)}: {target}#{anchor}"
+        for page in written
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", page.read_text())
+        if anchor not in headings((page.parent / target) if target else page)
+    ]
+
+    assert broken == []
+
+
+def test_what_a_runbook_is_found_by_is_what_the_software_says() -> None:
+    sources = "".join(
+        path.read_text() for folder in ("services", "shared") for path in (REPOSITORY / folder).rglob("*.py")
+    )
+    for runbook in (REPOSITORY / "docs/runbooks").glob("*.md"):
+        text = runbook.read_text()
+        for said in re.findall(r"log line ((?:`\w+`(?: or )?)+)", text):
+            for event in re.findall(r"`(\w+)`", said):
+                assert f'"{event}"' in sources, f"{runbook.name}: nothing logs {event}"
+        for metric in re.findall(r"metric\s+`([\w.]+)`", text):
+            assert metric in GAUGES, f"{runbook.name}: there is no metric {metric}"
 
 
 # --- the map ------------------------------------------------------------------------------------------------------
