@@ -45,6 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "schema": Entry(module="berth_cli.ledger", help="Every event type with its schema."),
     "nodes": Entry(module="berth_cli.nodes", help="List, show, cordon, uncordon, drain.", group=True),
     "top": Entry(module="berth_cli.top", help="How full and how fragmented nodes are, by node or label."),
+    "defrag": Entry(module="berth_cli.defrag", help="Which moves would let more requests fit; nothing is moved."),
     "quota": Entry(module="berth_cli.quotas", help="Limits of namespaces and cohorts.", group=True),
     "reservation": Entry(module="berth_cli.reservations", help="Capacity booked for a window.", group=True),
     "raft": Entry(module="berth_cli.raft", help="Who leads, and handing over.", group=True),

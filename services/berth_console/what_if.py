@@ -1,6 +1,8 @@
 """What would be decided on the running state, and why not otherwise (`berth plan --live`, `berth explain`)."""
 
-from pydantic import TypeAdapter, ValidationError
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from berth.errors import InvalidCommand, NotFound, Problem
 from berth.ids import Namespace, RequestId
@@ -10,11 +12,16 @@ from berth.messages.validation import problems
 from berth.model.ledger import State
 from berth.model.read_models import Row
 from berth.subjects import CLUSTER
+from berth_cell.defrag import propose
 from berth_cell.explain import explain
 from berth_cell.plan import plan
 
 REQUESTS_MAX = 256
 """A Cell decides while the console waits; more belong into `berth plan --cluster`, offline."""
+
+
+MOVES_MAX = 64
+"""A defragmentation tries every move that it proposes, and many more, while the console waits."""
 
 
 class PlanDocument(Document):
@@ -49,6 +56,30 @@ def planned(state: State, namespace: str, query: Query, now_ms: int) -> Row:
         raise InvalidCommand(foreign)
     result = plan(state, document.requests, at_ms=now_ms, explain=document.explain, salt=document.seed)
     return result.as_mapping()
+
+
+class DefragDocument(Document):
+    """`moves`: how many at most."""
+
+    moves: Annotated[int, Field(ge=1, le=MOVES_MAX)] = 16
+
+
+_DEFRAG: TypeAdapter[DefragDocument] = TypeAdapter(DefragDocument)
+
+
+def moves_proposed(state: State, namespace: str, query: Query, now_ms: int) -> Row:
+    """Which moves would let more of the recent request shapes fit; nothing is moved.
+
+    Raises:
+        InvalidCommand: no such document, or the question of one namespace: moves concern all of them.
+    """
+    try:
+        document = _DEFRAG.validate_python(query.document or {}, strict=False)
+    except ValidationError as error:
+        raise InvalidCommand(problems(error, root="")) from None
+    if namespace != CLUSTER:
+        raise InvalidCommand([Problem(path="namespace", expected="expected none: moves concern the whole cluster")])
+    return propose(state, at_ms=now_ms, moves=document.moves)
 
 
 def explained(state: State, namespace: str, query: Query, now_ms: int) -> Row:
