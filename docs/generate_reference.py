@@ -11,6 +11,7 @@ from docs.generator.asyncapi import asyncapi
 from docs.generator.commands import commands
 from docs.generator.documents import documents
 from docs.generator.messages import events, reasons, subject_tree
+from docs.generator.rules import rules
 from docs.generator.settings import settings
 from docs.generator.telemetry import telemetry_page
 
@@ -22,6 +23,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "documents.md": documents,
     "events.md": events,
     "reasons.md": reasons,
+    "rules.md": rules,
     "settings.md": settings,
     "subjects.md": subject_tree,
     "telemetry.md": telemetry_page,

@@ -79,7 +79,7 @@ def test_random_is_a_hash_of_request_attempt_and_node_salted_with_the_seed() -> 
     assert chance(request, Attempt(1), NodeId("n1"), "") != chance(request, Attempt(2), NodeId("n1"), "")
 
 
-def test_a_tie_depends_on_namespace_request_and_node_alone() -> None:
+def test_r51_a_tie_depends_on_namespace_request_and_node_alone() -> None:
     same = tie(a_request(cpu=1), NodeId("n1"))
 
     assert same == tie(a_request(cpu=2, priority=90), NodeId("n1"))
