@@ -1,20 +1,16 @@
-"""What each event does to the state: one function per type. Called by `State.fold_event` alone."""
+"""What each event does to the state: one function per type; those of a request are in `request_folds`."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from berth.ids import Attempt, CohortName, Sequence
+from berth.ids import CohortName, Sequence
 from berth.messages.documents import NodeState
 from berth.messages.events import (
-    AllocationPlaced,
-    AllocationsEnded,
-    AllocationsReleasing,
     CohortRemoved,
     CohortSet,
     DigestsRecorded,
     Event,
-    How,
     LeaderElected,
     LedgerCreated,
     NodeChanged,
@@ -23,35 +19,21 @@ from berth.messages.events import (
     NodeRegistered,
     QuotaRemoved,
     QuotaSet,
-    RequestEnded,
-    RequestPlaced,
-    RequestQueued,
     RequestsForgotten,
-    RequestStatus,
-    RequestSubmitted,
     ReservationActivated,
     ReservationCreated,
     ReservationEnded,
     ReservationHeld,
-    StartPromised,
     WakeOn,
 )
 from berth.messages.requests import Taint
-from berth.model.charging import CONFIGURATION, charge, quota_scope, uncharge
-from berth.model.cluster import Allocation, AllocationState, Node
-from berth.model.queue import RequestState
+from berth.model.charging import CONFIGURATION, quota_scope
+from berth.model.cluster import Allocation, Node
 from berth.model.quota import Cohort, Quota
 from berth.model.reservation import Reservation, ReservationState, ended
 
 if TYPE_CHECKING:
     from berth.model.ledger import State
-
-STATE_AFTER: dict[How, AllocationState] = {
-    How.RELEASED: AllocationState.RELEASED,
-    How.EVICTED: AllocationState.EVICTED,
-    How.EXPIRED: AllocationState.EXPIRED,
-    How.LOST: AllocationState.LOST,
-}
 
 
 def _ledger_created(state: "State", _event: Event, data: LedgerCreated, _at: int, _sequence: Sequence) -> None:
@@ -172,121 +154,6 @@ def _cohort_removed(state: "State", _event: Event, data: CohortRemoved, _at: int
     state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
 
 
-def _request_submitted(state: "State", event: Event, data: RequestSubmitted, at: int, sequence: Sequence) -> None:
-    key = data.request.key
-    assert key == event.key, f"I8: the event of {event.key} carries the body of {key}"
-    assert key not in state.queue.requests, f"I8: {key} is submitted twice"
-    state.demand.submitted(data.request)
-    state.queue.put(
-        RequestState(
-            request=data.request,
-            digest=data.digest,
-            status=RequestStatus.QUEUED,
-            attempt=Attempt(1),
-            order=sequence,
-            submitted_at=at,
-            decided=sequence,
-            decided_at=at,
-            traceparent=event.traceparent,
-        )
-    )
-
-
-def _request_of(state: "State", event: Event) -> RequestState:
-    assert event.key is not None, f"I8: {event.type} names no request"
-    return state.queue.requests[event.key]
-
-
-def _request_queued(state: "State", event: Event, data: RequestQueued, _at: int, _sequence: Sequence) -> None:
-    request = _request_of(state, event)
-    state.queue.put(
-        request._replace(
-            status=RequestStatus.QUEUED,
-            reasons=data.reasons,
-            wake=data.wake,
-            evaluated_at=data.evaluated_at,
-        )
-    )
-
-
-def _request_placed(state: "State", event: Event, data: RequestPlaced, at: int, sequence: Sequence) -> None:
-    request = _request_of(state, event)
-    state.touch(WakeOn.PLACEMENT, "", sequence)
-    for placed in data.allocations:
-        allocation = new_allocation(request, placed, at=at, sequence=sequence)
-        state.cluster.add(allocation)
-        charge(state, allocation)
-    state.queue.put(
-        request._replace(
-            status=RequestStatus.PLACED,
-            live=request.live + tuple(placed.id for placed in data.allocations),
-            allocations=request.allocations + tuple(placed.id for placed in data.allocations),
-            reasons=(),
-            wake=(),
-            promised_start=None,
-        )
-    )
-
-
-def new_allocation(request: RequestState, placed: AllocationPlaced, *, at: int, sequence: Sequence) -> Allocation:
-    """The allocation that `RequestPlaced` brings about (also what a scheduler assumes before it is committed)."""
-    body = request.request
-    return Allocation(
-        id=placed.id,
-        namespace=body.namespace,
-        request=body.id,
-        node=placed.node,
-        charge=placed.charge,
-        state=AllocationState.PLACED,
-        labels=body.labels,
-        priority=body.priority,
-        anti_affinity=body.anti_affinity,
-        placed_at=at,
-        ends_at=None if body.duration_seconds is None else at + body.duration_seconds * 1000,
-        reservation=body.reservation,
-        sequence=sequence,
-    )
-
-
-def _start_promised(state: "State", event: Event, data: StartPromised, _at: int, _sequence: Sequence) -> None:
-    state.queue.put(_request_of(state, event)._replace(promised_start=data.start))
-
-
-def _allocations_releasing(
-    state: "State", event: Event, data: AllocationsReleasing, _at: int, sequence: Sequence
-) -> None:
-    assert event.namespace is not None
-    for name in data.ids:
-        allocation = state.cluster.allocations[event.namespace, name]
-        state.cluster.change(
-            allocation.moved(
-                AllocationState.RELEASING, until=data.until, how=data.how, reason=data.reason, sequence=sequence
-            )
-        )
-
-
-def _allocations_ended(state: "State", event: Event, data: AllocationsEnded, at: int, sequence: Sequence) -> None:
-    assert event.namespace is not None
-    request = _request_of(state, event)
-    for name in data.ids:
-        before = state.cluster.allocations[event.namespace, name]
-        assert before.is_live, f"I8: {name} ends twice"
-        state.cluster.change(
-            before.moved(STATE_AFTER[data.how], how=data.how, reason=data.reason, until=None, sequence=sequence)
-        )
-        uncharge(state, before, at)
-    gone = set(data.ids)
-    state.queue.put(request._replace(live=tuple(name for name in request.live if name not in gone)))
-    state.touch(WakeOn.CAPACITY, "", sequence)
-    state.touch(WakeOn.QUOTA, quota_scope(state, event.namespace), sequence)
-
-
-def _request_ended(state: "State", event: Event, data: RequestEnded, _at: int, _sequence: Sequence) -> None:
-    request = _request_of(state, event)
-    assert not request.live, f"I13: {event.key} ends with live allocations"
-    state.queue.put(request._replace(status=data.status, ended=data.reason, reasons=data.reasons, wake=()))
-
-
 def _requests_forgotten(state: "State", event: Event, data: RequestsForgotten, _at: int, _sequence: Sequence) -> None:
     assert event.namespace is not None
     for request in data.requests:
@@ -376,13 +243,6 @@ FOLDS: dict[type, Callable[["State", Event, Any, int, Sequence], None]] = {
     QuotaRemoved: _quota_removed,
     CohortSet: _cohort_set,
     CohortRemoved: _cohort_removed,
-    RequestSubmitted: _request_submitted,
-    RequestQueued: _request_queued,
-    RequestPlaced: _request_placed,
-    StartPromised: _start_promised,
-    AllocationsReleasing: _allocations_releasing,
-    AllocationsEnded: _allocations_ended,
-    RequestEnded: _request_ended,
     RequestsForgotten: _requests_forgotten,
     ReservationCreated: _reservation_created,
     ReservationHeld: _reservation_held,

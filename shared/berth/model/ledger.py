@@ -4,6 +4,8 @@ No clock, no chance, no order of a set: time and choice stand in the record (DES
 A fold asserts what transactions promise; the leader has checked it before it wrote (`check`).
 """
 
+from collections.abc import Collection
+
 from berth.ids import Attempt, LedgerId, Namespace, RequestKey, Sequence
 from berth.messages.envelope import Record, Tip, tip_of
 from berth.messages.events import (
@@ -20,8 +22,9 @@ from berth.model.charging import CONFIGURATION, quota_scope
 from berth.model.cluster import Cluster
 from berth.model.demand import Demand
 from berth.model.folds import FOLDS
-from berth.model.queue import Queue
+from berth.model.queue import Queue, RequestState
 from berth.model.quota import Quotas
+from berth.model.request_folds import REQUEST_FOLDS
 from berth.model.reservation import Reservations
 from berth.model.tables import Journal, Table
 
@@ -86,42 +89,48 @@ class State:
         self.tip = tip_of(record)
 
     def fold_transaction(self, transaction: Transaction, *, at: int, sequence: Sequence) -> None:
-        """All events of one transaction, then the attempts of the requests it names."""
+        """All events of one transaction. A request that several of them change is kept once, as the last leaves it."""
+        decided: dict[RequestKey, RequestState] = {}
         for event in transaction:
-            self.fold_event(event, at=at, sequence=sequence)
-        self.finish_transaction(transaction, at=at, sequence=sequence)
+            change = REQUEST_FOLDS.get(type(event.data))
+            if change is None:
+                self._fold_other(event, at, sequence)
+                continue
+            key = _of_request(event)
+            before = decided[key] if key in decided else self.queue.requests.get(key)
+            decided[key] = change(self, before, event, event.data, at, sequence)
+        self._finish(transaction, decided.values(), at, sequence)
 
     def fold_event(self, event: Event, *, at: int, sequence: Sequence) -> None:
         """One event alone; its transaction is whole only after `finish_transaction`."""
-        FOLDS[type(event.data)](self, event, event.data, at, sequence)
+        change = REQUEST_FOLDS.get(type(event.data))
+        if change is None:
+            self._fold_other(event, at, sequence)
+        else:
+            before = self.queue.requests.get(_of_request(event))
+            self.queue.put(change(self, before, event, event.data, at, sequence))
 
     def finish_transaction(self, transaction: Transaction, *, at: int, sequence: Sequence) -> None:
         """Raise the attempts of the requests that the transaction names, and remember what it took from others."""
-        self.events_folded += len(transaction)
-        named = requests_named(transaction)
-        if named:
-            victims = _evicted(self, transaction) if len(named) > 1 else ()
-            for key in named:
-                self._decided(key, transaction, victims, at, sequence)
+        self._finish(transaction, [self.queue.requests[key] for key in requests_named(transaction)], at, sequence)
 
-    def _decided(
-        self,
-        key: RequestKey,
-        transaction: Transaction,
-        victims: tuple[tuple[str, str, str, str], ...],
-        at: int,
-        sequence: Sequence,
-    ) -> None:
-        state = self.queue.requests[key]
-        placed = any(event.key == key and isinstance(event.data, RequestPlaced) for event in transaction)
-        self.queue.put(
-            state._replace(
-                attempt=Attempt(state.attempt + 1),
-                decided=sequence,
-                decided_at=at,
-                victims=victims if placed else (),
+    def _fold_other(self, event: Event, at: int, sequence: Sequence) -> None:
+        assert event.key is None, f"I8: {event.type} is of no request"
+        FOLDS[type(event.data)](self, event, event.data, at, sequence)
+
+    def _finish(self, transaction: Transaction, decided: Collection[RequestState], at: int, sequence: Sequence) -> None:
+        self.events_folded += len(transaction)
+        victims = _evicted(self, transaction) if len(decided) > 1 else ()
+        placing = {event.key for event in transaction if isinstance(event.data, RequestPlaced)} if victims else ()
+        for request in decided:
+            self.queue.put(
+                request._replace(
+                    attempt=Attempt(request.attempt + 1),
+                    decided=sequence,
+                    decided_at=at,
+                    victims=victims if request.key in placing else (),
+                )
             )
-        )
 
     def touch(self, on: WakeOn, name: str, sequence: Sequence) -> None:
         self.changed.put((on, name), sequence)
@@ -136,6 +145,11 @@ class State:
             case _:
                 names = ("",)
         return max((self.changed.get((wake.on, name), Sequence(0)) for name in names), default=Sequence(0))
+
+
+def _of_request(event: Event) -> RequestKey:
+    assert event.key is not None, f"I8: {event.type} names no request"
+    return event.key
 
 
 def requests_named(transaction: Transaction) -> list[RequestKey]:
