@@ -127,7 +127,7 @@ async def full_id(cluster: Cluster, text: str) -> tuple[str, str]:
         NotFound: no such request. InvalidCommand: a bare id that several namespaces have.
     """
     namespace, request = split_id(text)
-    rows = await cluster.query("requests", namespace=namespace or "_", ids=(request,))
+    rows = await cluster.query("requests", namespace=namespace, ids=(request,))
     if not rows:
         raise NotFound(f"no request {text}", hint="`berth requests` lists them")
     if len(rows) > 1:
@@ -167,7 +167,7 @@ async def _rows(cluster: Cluster, names: list[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in names:
         namespace, request = split_id(name)
-        found = await cluster.query("requests", namespace=namespace or "_", ids=(request,))
+        found = await cluster.query("requests", namespace=namespace, ids=(request,))
         if not found:
             raise NotFound(f"no request {name}", hint="`berth requests` lists them")
         rows += found

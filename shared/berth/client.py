@@ -90,7 +90,7 @@ async def connect(
     if settings.seed_file is not None and not settings.seed_file.is_file():
         raise Unreachable(f"no key at {settings.seed_file}", hint="`berth up` writes keys/client.nk and keys/admin.nk")
     bus = await NatsBus.connect(settings, lost=lambda _why: None)
-    cluster = Cluster(bus, spans or telemetry.NoSpans())
+    cluster = Cluster(bus, spans or telemetry.NoSpans(), home=home_of(settings.user))
     try:
         await cluster.open()
         yield cluster
@@ -98,12 +98,19 @@ async def connect(
         await cluster.close()
 
 
+def home_of(user: str) -> str:
+    """Where questions without a namespace are asked: in its own for the key of one namespace, else in the cluster."""
+    role, _, namespace = user.partition("-")
+    return namespace if role == subjects.CLIENT and namespace else subjects.CLUSTER
+
+
 class Cluster:
     """One connection to a cluster. Made by `connect`."""
 
-    def __init__(self, bus: ClientConnection, spans: telemetry.Spans) -> None:
+    def __init__(self, bus: ClientConnection, spans: telemetry.Spans, *, home: str = subjects.CLUSTER) -> None:
         self.raft = Raft(self)
         self._bus = bus
+        self._home = home
         self._asking = Asking(bus)
         self._submissions = Submissions(bus, self._asking, spans, self._requests_of)
 
@@ -148,11 +155,13 @@ class Cluster:
         self,
         what: str,
         *,
-        namespace: str = subjects.CLUSTER,
+        namespace: str | None = None,
         seconds: float = 5.0,
         **query: Any,
     ) -> list[dict[str, Any]]:
         """All rows of a read model (requests, allocations, nodes, quotas, reservations, events, trace …).
+
+        `namespace` None: of everything that this key may see.
 
         Raises:
             Unreachable: nobody answers. NotFound, Refused: the answer says so.
@@ -160,7 +169,7 @@ class Cluster:
         rows: list[dict[str, Any]] = []
         asked = Query(**query)
         while True:
-            answer = await self._query_page(what, namespace, asked, seconds=seconds)
+            answer = await self._query_page(what, namespace or self._home, asked, seconds=seconds)
             rows += answer.items
             if answer.next is None:
                 return rows

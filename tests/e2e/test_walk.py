@@ -207,6 +207,19 @@ def test_explain_names_every_node_and_the_smallest_change(cluster: RunningCluste
     assert cluster.run("release", "small-enough").code == 0
 
 
+def test_the_key_of_one_namespace_sees_and_does_what_is_its_own(cluster: RunningCluster) -> None:
+    assert cluster.run("init", "--client", "team-c").code == 0
+    key = ("--nkey", str(cluster.folder / "keys" / "client-team-c.nk"))
+    own = json.dumps([a_request("mine", namespace="team-c")])
+    other = json.dumps([a_request("yours")])
+
+    assert cluster.run("submit", "-", "--wait", "10", *key, stdin=own).code == 0
+    assert {row["namespace"] for row in cluster.run("requests", "--json", *key).json} == {"team-c"}
+    refused = cluster.run("submit", "-", "--wait", "5", *key, stdin=other)
+    assert refused.code == 1
+    assert "may not" in refused.err
+
+
 def test_planning_live_submits_nothing(cluster: RunningCluster) -> None:
     before = cluster.run("raft", "status", "--json").json["sequence"]
 
