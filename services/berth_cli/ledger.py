@@ -194,9 +194,13 @@ class Auditor:
     def _fold(self, record: Record) -> None:
         if record.at < self.state.at:
             self._violated(record.sequence, "I6: time goes back")
+        wanted = self.state.wants_digests(record.sequence) and record.elected is None and record.created is None
+        recorded = [isinstance(transaction[0].data, DigestsRecorded) for transaction in record.transactions]
+        if recorded[0] is not wanted or any(recorded[1:]):
+            self._violated(record.sequence, "I11: digests are missing, or stand where they do not belong")
         for transaction in record.transactions:
             try:
-                if isinstance(transaction[0].data, LEADERS_OWN):
+                if isinstance(transaction[0].data, LEADERS_OWN) and len(transaction) == 1:
                     self.state.fold_transaction(transaction, at=record.at, sequence=record.sequence)
                     continue
                 refusal = accept(self.state, transaction, record.at, record.sequence)
