@@ -4,8 +4,6 @@ The same function serves proposer, leader, plan, audit and replay. A transaction
 under the journal and judged as a whole; what is not lawful is taken back exactly.
 """
 
-from collections import Counter
-
 from berth.ids import NodeId, RequestKey, Sequence
 from berth.messages.commands import Refusal, RefusalCode
 from berth.messages.events import (
@@ -39,7 +37,10 @@ from berth.model.no_execute import leaves_at
 from berth.model.queue import RequestState
 from berth.resources import NOTHING, Resources
 
-VICTIM_EVENTS = (AllocationsEnded, AllocationsReleasing, RequestQueued, RequestEnded)
+ENDS = (AllocationsEnded, AllocationsReleasing)
+CONFIGURES = (QuotaSet, QuotaRemoved, CohortSet, CohortRemoved)
+
+VICTIM_EVENTS = (*ENDS, RequestQueued, RequestEnded)
 """The events that a request may get without an attempt: what others do to it."""
 
 STRIKES = frozenset({ReasonCode.LOST_WITH_NODE, ReasonCode.DRAINED, ReasonCode.TAINTED})
@@ -70,16 +71,17 @@ def accept(state: State, transaction: Transaction, at: int, sequence: Sequence) 
 
 
 def _try(state: State, transaction: Transaction, at: int, sequence: Sequence) -> Refusal | None:
+    kinds = {type(event.data) for event in transaction}
     refusal = (
         _why_not_shaped(transaction)
         or _why_not_current(state, transaction)
-        or _why_not_struck(state, transaction)
-        or _why_not_lawful(state, transaction, at)
+        or (_why_not_struck(state, transaction) if RequestQueued in kinds else None)
+        or (None if kinds.isdisjoint(ENDS) else _why_not_lawful(state, transaction, at))
     )
     if refusal is not None:
         return refusal
     before = {node for node in _registered(transaction) if node in state.cluster.lost}
-    evicted = _evicted_from_nodes(state, transaction)
+    evicted = {} if kinds.isdisjoint(ENDS) else _evicted_from_nodes(state, transaction)
     emptied = before.union(event.data.node for event in transaction if isinstance(event.data, NodeLeft))
     for event in transaction:
         refusal = why_not_next(state, event, at, emptied)
@@ -87,7 +89,11 @@ def _try(state: State, transaction: Transaction, at: int, sequence: Sequence) ->
             return refusal
         state.fold_event(event, at=at, sequence=sequence)
     state.finish_transaction(transaction, at=at, sequence=sequence)
-    return _judge_siblings(state, transaction, evicted, at) or _judge(state, transaction, before, at)
+    return (
+        (_judge_siblings(state, transaction, evicted, at) if evicted else None)
+        or _judge(state, transaction, before, at)
+        or (None if kinds.isdisjoint(CONFIGURES) else entitlement.configuration_refusal(state))
+    )
 
 
 # --- the transaction by itself ---------------------------------------------------------------------------
@@ -97,17 +103,17 @@ def _why_not_shaped(transaction: Transaction) -> Refusal | None:
     """Each type at most once per request (ends: once per `how`), one attempt per request, the body first."""
     if not transaction:
         return refuse(RefusalCode.INVALID, "an empty transaction")
-    seen: Counter[tuple[object, ...]] = Counter()
+    seen: set[tuple[RequestKey, type, How | None]] = set()
     attempts: dict[tuple[str, str], int | None] = {}
     for event in transaction:
         key = event.key
         if key is None:
             continue
         data = event.data
-        how = data.how if isinstance(data, AllocationsEnded | AllocationsReleasing) else None
-        seen[key, event.type, how] += 1
-        if seen[key, event.type, how] > 1:
+        what = (key, type(data), data.how if isinstance(data, ENDS) else None)
+        if what in seen:
             return refuse(RefusalCode.INVALID, f"{event.type} of {key[1]} stands twice")
+        seen.add(what)
         if isinstance(data, RequestSubmitted) and key in attempts:
             return refuse(RefusalCode.INVALID, f"RequestSubmitted does not open the transaction of {key[1]}")
         if attempts.setdefault(key, event.attempt) != event.attempt:
@@ -155,7 +161,7 @@ def _why_not_lawful(state: State, transaction: Transaction, at: int) -> Refusal 
     victims = [
         (event.namespace, name)
         for event in transaction
-        if isinstance(event.data, AllocationsEnded | AllocationsReleasing)
+        if isinstance(event.data, ENDS)
         and event.data.how is How.EVICTED
         and event.data.reason in (ReasonCode.PREEMPTED, ReasonCode.RECLAIMED)
         and event.namespace is not None
@@ -191,7 +197,7 @@ def _judge(state: State, transaction: Transaction, returned: set[NodeId], at: in
         refusal = _why_not_standing(state, state.queue.requests[key])
         if refusal is not None:
             return refusal
-    return _judge_room(state, transaction, at) or _judge_configuration(state, transaction)
+    return _judge_room(state, transaction, at)
 
 
 def _why_not_standing(state: State, request: RequestState) -> Refusal | None:
@@ -238,7 +244,7 @@ def _evicted_from_nodes(state: State, transaction: Transaction) -> Evicted:
     found: Evicted = {}
     for event in transaction:
         data, key = event.data, event.key
-        if key is None or not isinstance(data, AllocationsEnded | AllocationsReleasing):
+        if key is None or not isinstance(data, ENDS):
             continue
         if data.how is not How.EVICTED or data.reason not in STRIKES:
             continue
@@ -314,9 +320,3 @@ def _judge_quota(state: State, event: Event, data: RequestPlaced) -> Refusal | N
         payer = reservation.namespace
         amount = amount.beyond(reservation.total)
     return entitlement.over_limit(state, payer, amount, may_borrow=request.borrow is Borrow.ALLOWED)
-
-
-def _judge_configuration(state: State, transaction: Transaction) -> Refusal | None:
-    if any(isinstance(event.data, QuotaSet | QuotaRemoved | CohortSet | CohortRemoved) for event in transaction):
-        return entitlement.configuration_refusal(state)
-    return None

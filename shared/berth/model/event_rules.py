@@ -138,6 +138,8 @@ def _instance(
     node = state.cluster.nodes.get(placed.node)
     if node is None:
         return refuse(RefusalCode.RULE, f"no node {placed.node}")
+    if around is None and body.reservation is None and feasibility.admits(node, body):
+        return index  # nothing but the node's own row could be against it
     reasons = feasibility.required_reasons(state, node, body, around)
     if reasons:
         return refuse(RefusalCode.RULE, f"{placed.id} on {node.id}: {sentence(reasons[0])}")
