@@ -296,6 +296,7 @@ class Evaluations:
             digest=waiting.digest,
             attempt=waiting.attempt,
             missing=self.waitlist.missing(waiting),
+            view=Sequence(0) if waiting.is_new else sent.seen,
             alone=waiting.alone,
             grant=sent.grant,
             traceparent=waiting.traceparent,

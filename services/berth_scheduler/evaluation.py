@@ -105,7 +105,13 @@ class Evaluations:
                 if known.accepted is not None:
                     self._say(asker, known, Verdict.ACCEPTED, sequence=known.accepted)
                 continue
-            work = Work(item=item, askers=[asker], give_up_at=now_ms + self.limits.give_up_ms)
+            work = Work(
+                item=item,
+                askers=[asker],
+                give_up_at=now_ms + self.limits.give_up_ms,
+                view=item.view,
+                wait_until=now_ms + self.limits.behind_ms,
+            )
             if len(self._works) >= self.limits.waiting_max:
                 refusal = Refusal(code=RefusalCode.OVERLOADED, detail="too many evaluations wait; ask again later")
                 self._say(asker, work, Verdict.UNAVAILABLE, refusal=refusal)
@@ -167,7 +173,7 @@ class Evaluations:
         return not (is_behind or is_assumed or work.blocked or self._is_racing(work))
 
     def _is_racing(self, work: Work) -> bool:
-        """It lost a race to a record that the view does not have yet."""
+        """It lost a race to a record that the view does not have yet, or is asked for because of one."""
         return self.state.sequence < work.view
 
     def _place(self, work: Work, at: int) -> Placed | Unplaceable:

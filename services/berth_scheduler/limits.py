@@ -13,6 +13,8 @@ class Limits:
     """Races that one evaluation may lose before it goes back as `contended`."""
     retry_ms: int = 25
     """After a lost race, for the record that won it to arrive; and before a leader is looked for again."""
+    behind_ms: int = 500
+    """For the record because of which something is evaluated, if this view is behind it; then it is judged as it is."""
     answer_ms: int = 500
     """Without an answer for so long, the same proposal is sent again, under the same id."""
     give_up_ms: int = 5_000

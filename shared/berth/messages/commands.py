@@ -105,12 +105,16 @@ class Grant(Wire):
 
 
 class EvaluationItem(Wire):
-    """One request to be placed at `attempt`. `missing`: how many instances are still wanted."""
+    """One request to be placed at `attempt`. `missing`: how many instances are still wanted.
+
+    `view`: it is driven because of something at or before that sequence; an older view would only say the same again.
+    """
 
     request: RequestField
     digest: str
     attempt: Attempt
     missing: int
+    view: Sequence = Sequence(0)
     alone: bool = False
     grant: Grant = Grant()
     traceparent: str | None = None

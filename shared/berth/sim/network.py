@@ -5,6 +5,7 @@ virtual-time loop it takes no time, and one seed is one history.
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from random import Random
 
 from berth.adapters.connection import INBOX, PAYLOAD_BYTES_MAX, headers_size
-from berth.errors import InvalidCommand, Overloaded, Problem
+from berth.errors import InvalidCommand, Overloaded, Problem, Unreachable
 from berth.ports import Envelope
 
 NO_RESPONDERS = 503
 OUTBOUND_BYTES_MAX = 16 * 1024 * 1024
 RECONNECT_SECONDS = 0.05
+FLUSH_SECONDS = 10.0
 _AFTER_SECONDS = 1e-7
 """Between two messages of one connection, so that timers cannot change their order."""
 
@@ -372,15 +374,24 @@ class SimulatedBus:
         return self._network.add(pattern, queue, receive, self)
 
     async def flush(self) -> None:
-        """Return when the server has read everything published before."""
-        reached = asyncio.get_running_loop().create_future()
-        self._network.travel(self.outward, lambda: reached.set_result(None), via=self, sure=True)
-        await reached
+        """Return when the server has read everything published before.
+
+        Raises:
+            Unreachable: it did not say so within FLUSH_SECONDS.
+        """
+        reached = asyncio.Event()
+        self._network.travel(self.outward, reached.set, via=self, sure=True)
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await reached.wait()
+        except TimeoutError:
+            raise Unreachable("the connection was lost before everything was sent") from None
 
     async def close(self) -> None:
-        """Send what is queued and go."""
+        """Send what is queued, as far as that is possible, and go."""
         if self.connected:
-            await self.flush()
+            with contextlib.suppress(Unreachable):
+                await self.flush()
         self.crash()
 
     def _leave(self, envelope: Envelope) -> None:

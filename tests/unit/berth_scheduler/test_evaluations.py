@@ -231,6 +231,26 @@ def test_an_attempt_that_the_view_has_not_reached_waits_for_the_ledger(known: bo
     assert stage.verdicts() == {"a": "accepted"}
 
 
+def test_what_is_driven_by_a_record_waits_for_it_and_half_a_second_at_most() -> None:
+    stage = Stage(a_node(cpu=1_000), placed(A, "n1"), queued(B))
+    stage.leader.happened(ended(stage.leader.state, A.key), at=stage.now)
+
+    stage.evaluate(item(B, attempt=2).model_copy(update={"view": stage.leader.state.sequence}))
+    stage.settle()
+    assert stage.outcomes == [], "on this view it would only be said again that it has no place"
+    stage.fold()
+    stage.settle()
+    assert len(stage.offers) == 1
+
+    stage.evaluate(item(a_request("c", cpu=9_000)).model_copy(update={"view": Sequence(99)}), evaluation="e2")
+    stage.settle()
+    assert stage.outcomes == []
+    stage.now += 500
+    assert stage.scheduler.deadline() == stage.now
+    stage.settle()
+    assert stage.verdicts() == {"c": "unplaceable"}
+
+
 def test_one_attempt_is_never_evaluated_twice_at_a_time_and_every_asker_is_answered() -> None:
     stage = Stage(a_node())
     stage.evaluate(item(A))
