@@ -23,6 +23,7 @@ from berth.adapters.nats_bus import BusSettings, NatsBus
 from berth.asking import Asking
 from berth.errors import BerthError, NotFound, Unreachable
 from berth.ids import Namespace
+from berth.many import Flow, Outcome
 from berth.messages.commands import (
     AdminAnswer,
     ApplyQuotas,
@@ -134,6 +135,16 @@ class Cluster:
             InvalidCommand: it is too large.
         """
         return await self._submissions.submit(request, until=until, timeout=timeout)
+
+    def submit_all(
+        self, requests: Iterable[Request], *, in_flight: int = 1_000, timeout: float = 30.0
+    ) -> AsyncGenerator[Outcome]:
+        """Submit them all, at most `in_flight` at a time, and yield each with its first decision, as they come.
+
+        One that has none after `timeout` seconds comes with the error instead. For thousands of requests this
+        costs a fraction of a task for each. Raises InvalidCommand: one of them is too large.
+        """
+        return Flow(self._submissions, requests, in_flight=in_flight, timeout=timeout).outcomes()
 
     async def publish(self, request: Request) -> None:
         """Submit without waiting: returns once the bus has stored it.
