@@ -112,8 +112,9 @@ class CommitWorld:
         machine = SimulatedMachine(self, name)
         settings = RaftNodeSettings(user=name, members=MEMBERS)
         node = RaftNode(settings, machine, NoSpans())
-        self.nodes[name], self.machines[name] = node, machine
+        self.machines[name] = machine
         await node.start()
+        self.nodes[name] = node
 
     async def crash(self, name: str) -> None:
         """kill -9: nothing is sent any more; only the disk stays."""
