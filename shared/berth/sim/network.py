@@ -15,6 +15,7 @@ from random import Random
 from berth.adapters.connection import INBOX, PAYLOAD_BYTES_MAX, headers_size
 from berth.errors import InvalidCommand, Overloaded, Problem, Unreachable
 from berth.ports import Envelope
+from berth.sim.matching import matches
 
 NO_RESPONDERS = 503
 OUTBOUND_BYTES_MAX = 16 * 1024 * 1024
@@ -396,14 +397,3 @@ class SimulatedBus:
 
     def _leave(self, envelope: Envelope) -> None:
         self._network.travel(self.outward, lambda: self._network.arrive(envelope, self), via=self)
-
-
-def matches(pattern: tuple[str, ...], tokens: tuple[str, ...]) -> bool:
-    """Whether the pattern, with `*` for one token and a last `>` for one or more, covers the subject."""
-    if pattern[-1] == ">":
-        return len(tokens) >= len(pattern) and all(
-            part in ("*", token) for part, token in zip(pattern[:-1], tokens, strict=False)
-        )
-    return len(pattern) == len(tokens) and all(
-        part in ("*", token) for part, token in zip(pattern, tokens, strict=True)
-    )
