@@ -15,7 +15,7 @@ class Limits:
     """After a lost race, for the record that won it to arrive; and before a leader is looked for again."""
     behind_ms: int = 500
     """For the record because of which something is evaluated, if this view is behind it; then it is judged as it is."""
-    answer_ms: int = 500
+    answer_ms: int = 200
     """Without an answer for so long, the same proposal is sent again, under the same id."""
     give_up_ms: int = 5_000
     """Without an outcome for so long, an evaluation is answered `unavailable` and a command `unknown`."""

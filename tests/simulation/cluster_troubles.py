@@ -75,8 +75,11 @@ class Troubles:
         """A message to a stream is lost, and before its sender knows, the leader is gone: often it was the sender."""
         lost = self._world.jetstream.mishaps
         lost.append(Mishap.MESSAGE_LOST)
-        while lost:  # noqa: ASYNC110 nobody tells
+        for _ in range(500):
             await asyncio.sleep(0.002)
+            if not lost:
+                break
+        lost.clear()
         leader = self._world.raft.leader()
         if leader is not None:
             await self._kill_node(leader)

