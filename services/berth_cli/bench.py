@@ -19,11 +19,10 @@ from typing import Annotated, Any
 import typer
 
 from berth.client import Cluster, connect
-from berth.errors import BerthError, TimedOut
-from berth.ids import Namespace, RequestId
+from berth.errors import BerthError
 from berth.messages.decisions import Decision
-from berth.messages.requests import Amounts, Request
 from berth_cli.context import FOLDER_VARIABLE, Target
+from berth_cli.flooding import a_request, flood
 from berth_cli.floors import measure_floors
 from berth_cli.ledger import audit_cluster
 from berth_cli.openb import GpuModel, Trace
@@ -31,17 +30,19 @@ from berth_cli.output import note, print_json, print_lines, table
 
 app = typer.Typer()
 
-NAMESPACE = Namespace("bench")
+INSTANCES = 1_000_000
+"""On each node of a sustained benchmark: it measures placing, not what happens when a cluster is full."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 @contextmanager
-def own_cluster(*, nodes: int, schedulers: int = 2) -> Generator[Path]:
-    """A cluster in a folder of its own, on free ports, gone afterwards."""
+def own_cluster(*, nodes: int, schedulers: int = 2, settings: tuple[str, ...] = ()) -> Generator[Path]:
+    """A cluster in a folder of its own, on free ports, gone afterwards. `settings`: as `berth up --set` takes them."""
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as name:
         folder = Path(name)
         up = ["up", "--detach", "--dir", name, "--port", "0", "--nodes", str(nodes), "--schedulers", str(schedulers)]
-        _berth(up)
+        _berth([*up, *(word for setting in settings for word in ("--set", setting))])
         try:
             yield folder
         finally:
@@ -65,11 +66,6 @@ def _address(folder: Path) -> tuple[str, Path]:
     return address.url, address.seed_file
 
 
-def a_request(name: str) -> Request:
-    """Small enough that many fit: 10 millicores, 16 MB."""
-    return Request(id=RequestId(name), namespace=NAMESPACE, resources=Amounts(cpu_cores=0.01, ram_mb=16))
-
-
 def percentile(values: list[float], percent: float) -> float:
     """The smallest value that at least `percent` of the values do not exceed."""
     ordered = sorted(values)
@@ -90,7 +86,13 @@ def _report(
         print_json(result)
         return
     for title, part in (("figures", figures), ("floors", floors), ("ratios", ratios)):
-        print_lines(f"{title}:", *(f"  {key}: {value:g}" for key, value in part.items()))
+        print_lines(f"{title}:", *(f"  {key}: {_shown(value)}" for key, value in part.items()))
+
+
+def _shown(value: float | dict[str, float]) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one:g}" for name, one in value.items())
+    return f"{value:g}"
 
 
 # --- latency --------------------------------------------------------------------------------------------
@@ -127,26 +129,38 @@ async def _one_by_one(folder: Path, count: int) -> list[float]:
 def pipeline(
     seconds: float = 10.0,
     nodes: int = 500,
-    clients: int = 2,
-    in_flight: Annotated[int, typer.Option(help="Requests under way at once, per client.")] = 2_000,
+    clients: Annotated[int, typer.Option(help="Processes that submit.")] = 2,
+    in_flight: Annotated[int, typer.Option(help="Requests under way at once, per client.")] = 1_000,
     schedulers: int = 2,
     as_json: Json = False,
 ) -> None:
     """Decisions per second, sustained, with clients on the same machine; audited at the end."""
-    with own_cluster(nodes=nodes, schedulers=schedulers) as folder:
-        decided, took, elapsed = asyncio.run(_flood(folder, seconds, clients, in_flight))
+    with own_cluster(nodes=nodes, schedulers=schedulers, settings=(f"agent.instances={INSTANCES}",)) as folder:
+        url, seed = _address(folder)
+        flooded = flood(
+            url, seed, clients=clients, in_flight=in_flight, seconds=seconds, processes=_processes_of(folder)
+        )
         audited = asyncio.run(audit_cluster(Target(folder=folder)))
     floors = asyncio.run(measure_floors())
-    figures = {
-        "decisions_per_second": round(len(took) / elapsed, 1),
-        "p50_ms": percentile(took, 50),
-        "p99_ms": percentile(took, 99),
-        "lost": decided["lost"],
+    placed = max(1, len(flooded.took_ms))
+    cpu = {name: round(used / placed, 1) for name, used in flooded.cpu_us.items()}
+    per_second = round(flooded.in_time / seconds, 1)
+    figures: dict[str, Any] = {
+        "decisions_per_second": per_second,
+        "p50_ms": percentile(flooded.took_ms, 50),
+        "p99_ms": percentile(flooded.took_ms, 99),
+        "lost": flooded.lost,
+        "unplaced": flooded.unplaced,
         "doubled": audited["doubled"],
         "violations": len(audited["violations"]),
-        "decisions_per_append": round(len(took) / max(1, audited["records"]), 1),
+        "decisions_per_append": round(placed / max(1, audited["records"]), 1),
+        "cpu_us_per_decision": round(sum(cpu.values()), 1),
+        "cpu_us_by_process": cpu,
     }
-    ratios = {"decisions_per_floor_append": figures["decisions_per_second"] * floors["append_p50_ms"] / 1000}
+    ratios = {
+        "decisions_per_floor_append": per_second * floors["append_p50_ms"] / 1000,
+        "cores_busy": round(sum(cpu.values()) * per_second / 1e6, 2),
+    }
     parameters = {
         "seconds": seconds,
         "nodes": nodes,
@@ -155,37 +169,6 @@ def pipeline(
         "schedulers": schedulers,
     }
     _report("pipeline", parameters, figures, floors, as_json=as_json, ratios=ratios)
-
-
-async def _flood(
-    folder: Path, seconds: float, clients: int, in_flight: int
-) -> tuple[dict[str, int], list[float], float]:
-    """Keep `in_flight` requests of each client under way for `seconds`; every one is waited for."""
-    url, seed = _address(folder)
-    took: list[float] = []
-    counts = {"lost": 0}
-    began = time.perf_counter()
-
-    async def one(cluster: Cluster, name: str) -> None:
-        sent = time.perf_counter()
-        try:
-            await cluster.submit(a_request(name), timeout=60)
-            took.append((time.perf_counter() - sent) * 1000)
-        except TimedOut:
-            counts["lost"] += 1
-
-    async def worker(cluster: Cluster, client: int, number: int) -> None:
-        turn = 0
-        while time.perf_counter() - began < seconds:
-            await one(cluster, f"p{client}-{number}-{turn}")
-            turn += 1
-
-    async def client(number: int) -> None:
-        async with connect(url, nkey=seed) as cluster:
-            await asyncio.gather(*(worker(cluster, number, one) for one in range(in_flight)))
-
-    await asyncio.gather(*(client(number) for number in range(clients)))
-    return counts, took, time.perf_counter() - began
 
 
 # --- failover -------------------------------------------------------------------------------------------
@@ -249,8 +232,13 @@ async def _settled_leader(cluster: Cluster, folder: Path) -> str:
 
 
 def _pid_of(folder: Path, name: str) -> int:
+    return _processes_of(folder)[name]
+
+
+def _processes_of(folder: Path) -> dict[str, int]:
+    """Process ids by name, as they are now."""
     processes = json.loads((folder / "berth.json").read_text())["processes"]
-    return next(int(process["pid"]) for process in processes if process["name"] == name)
+    return {str(process["name"]): int(process["pid"]) for process in processes}
 
 
 def _is_alive(pid: int) -> bool:

@@ -20,7 +20,9 @@ RECORD = b"x" * 256
 
 
 async def measure_floors(rounds: int = ROUNDS) -> dict[str, float]:
-    """Milliseconds: a fenced append to a stream that syncs always, a request with its reply, a synced write."""
+    """Milliseconds: a fenced append to a stream that syncs always, a request with its reply, a synced write, and
+    a million steps of a plain Python loop (CPU time), which tells how fast this machine is right now.
+    """
     with tempfile.TemporaryDirectory(prefix="berth-floors-") as name:
         folder = Path(name)
         written = [_synced_write_ms(folder / "file") for _ in range(rounds)]
@@ -34,11 +36,19 @@ async def measure_floors(rounds: int = ROUNDS) -> dict[str, float]:
         "append_p99_ms": sorted(appended)[int(rounds * 0.99)],
         "request_reply_p50_ms": _median(answered),
         "synced_write_p50_ms": _median(written),
+        "python_loop_p50_ms": _median([_python_loop_ms() for _ in range(7)]),
     }
 
 
 def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
+
+
+def _python_loop_ms() -> float:
+    began, total = time.process_time(), 0
+    for number in range(1_000_000):
+        total += number & 7
+    return (time.process_time() - began) * 1000
 
 
 def _synced_write_ms(path: Path) -> float:
