@@ -68,3 +68,5 @@ async def store(
                 await asyncio.sleep(RETRY_S)
         if found is not None:
             return Found(stored=Stored.YES if found.payload == payload else Stored.NO, was_in_doubt=doubted)
+        if doubted:
+            await asyncio.sleep(RETRY_S)  # a stream without a leader answers at once, again and again

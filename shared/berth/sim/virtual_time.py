@@ -9,10 +9,17 @@ import selectors
 from typing import Any
 
 _ORIGIN_MS = 1_700_000_000_000
+_STEP_SECONDS = 0.001
+_ROUNDS_MAX = 50_000
+"""More rounds of the loop than this within one step are no simulation any more."""
 
 
 class Deadlock(RuntimeError):
     """Every task waits and no timer is set: nothing would ever happen again."""
+
+
+class Livelock(RuntimeError):
+    """Tasks keep each other busy and time stands still: nothing else would ever happen."""
 
 
 class _JumpingSelector(selectors.SelectSelector):
@@ -21,8 +28,11 @@ class _JumpingSelector(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._step = 0.0
+        self._rounds = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._count()
         ready = super().select(0)
         if ready:
             return ready
@@ -30,6 +40,14 @@ class _JumpingSelector(selectors.SelectSelector):
             raise Deadlock("every task waits and no timer is set")
         self.now += max(0.0, timeout)
         return []
+
+    def _count(self) -> None:
+        self._rounds += 1
+        if self.now >= self._step + _STEP_SECONDS:
+            self._step, self._rounds = self.now, 0
+        elif self._rounds > _ROUNDS_MAX:
+            self._rounds = 0
+            raise Livelock(f"{_ROUNDS_MAX} rounds of the loop, and it is still {self.now:.3f} s")
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
