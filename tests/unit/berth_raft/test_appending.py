@@ -11,6 +11,8 @@ from berth_raft.appending import Found, Stored, store
 class Leaderless:
     """A stream that answers at once, and never says what became of it."""
 
+    server_ms = None
+
     def __init__(self) -> None:
         self.appends = 0
 
@@ -45,4 +47,4 @@ def test_a_stream_that_answers_at_once_is_not_asked_as_fast_as_it_answers() -> N
         )
 
     assert run(story()) == Found(stored=Stored.DOUBT, was_in_doubt=True, gave_up=True)
-    assert ledger.appends <= 61, "once in ten milliseconds"
+    assert ledger.appends < 65, "once in ten milliseconds"
