@@ -81,7 +81,7 @@ async def _trouble(troubles: Troubles, dice: Random, until: float) -> None:
     while asyncio.get_running_loop().time() < until:
         await asyncio.sleep(dice.uniform(0, 2 * pause_s))
         troubles.next()
-    await troubles.over()
+    await asyncio.wait_for(troubles.over(), PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("seed", [*REGRESSIONS, *(seed for seed in SEEDS if seed not in REGRESSIONS)])
