@@ -80,7 +80,7 @@ class Cell:
         self.decisions: dict[RequestKey, Decision] = {}
         self.unacknowledged: dict[int, Delivery] = {}
         self.dead_letters: list[DeadLetter] = []
-        bounds = USUAL if drives_queued else replace(USUAL, failures_max=0)
+        bounds = replace(USUAL, drives_queued=drives_queued)
         self.quota = QuotaService(Identity(user="quota-1", boot="cell"), bounds)
         self.scheduler = SchedulerService(Identity(user="scheduler-1", boot="cell"), seed=seed)
         self.reservation = ReservationService(Identity(user="reservation-1", boot="cell"))
@@ -186,7 +186,7 @@ class Cell:
         """A command with an answer, such as a reservation or a quota; time passes until it is answered.
 
         Raises:
-            LookupError: no service answered within ANSWERED_WITHIN_MS.
+            LookupError: no service takes it, or none answered within ANSWERED_WITHIN_MS.
         """
         self._asked += 1
         token = f"ask-{self._asked}"
@@ -268,7 +268,10 @@ class Cell:
                     pass
 
     def _who_answers(self, subject: subjects.Subject) -> Service:
-        return next(service for service in self.services if subject in service.subscriptions)
+        for service in self.services:
+            if subject in service.subscriptions:
+                return service
+        raise LookupError(f"no service of a cell takes {subject.template}")
 
     def _answer(self, to: str, body: Any) -> None:
         asker = self._inboxes.get(to)

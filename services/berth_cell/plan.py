@@ -4,6 +4,7 @@ from collections.abc import Sequence as Listing
 
 from berth.errors import InvalidCommand, Problem
 from berth.ids import RequestKey
+from berth.messages.commands import ApplyQuotas
 from berth.messages.decisions import Decision, NodeVerdict, PlanResult
 from berth.messages.documents import ClusterDocument
 from berth.messages.events import RequestStatus, Transaction
@@ -12,6 +13,7 @@ from berth.model.fragmentation import spoken, total, usage_by_node
 from berth.model.ledger import State
 from berth_cell import seed
 from berth_cell.cell import Cell
+from berth_quota.administration import problems_of
 from berth_scheduler.placement import node_verdicts
 
 
@@ -48,9 +50,10 @@ def plan_document(
     """Decide `requests` in order on the cluster that a document describes.
 
     Raises:
-        InvalidCommand: a request stands twice.
+        InvalidCommand: a request stands twice, or quotas and cohorts contradict each other.
     """
     _refuse_doubles(requests)
+    _refuse_contradictions(cluster)
     now = at_ms if cluster.now is None else cluster.now
     history = seed.of_document(cluster, at_ms=now)
     cell = Cell(at_ms=now, seed=salt, history=history, drives_queued=False)
@@ -65,6 +68,12 @@ def _refuse_doubles(requests: Listing[Request]) -> None:
             problem = Problem(path=f"requests[{place}].id", expected=f"expected each once, requests[{earlier}] has it")
             raise InvalidCommand([problem])
         seen[request.key] = place
+
+
+def _refuse_contradictions(cluster: ClusterDocument) -> None:
+    found = problems_of(State(), ApplyQuotas(quotas=cluster.quotas, cohorts=cluster.cohorts))
+    if found:
+        raise InvalidCommand([Problem(path=f"cluster.{one.path}", expected=one.expected) for one in found])
 
 
 def _decide(cell: Cell, requests: Listing[Request], *, explain: bool) -> PlanResult:

@@ -81,11 +81,13 @@ def _nodes(nodes: tuple[NodeDocument, ...]) -> Iterator[Transaction]:
 
 
 def _allocations(document: ClusterDocument, at_ms: int) -> Iterator[Dated]:
-    """One transaction per request; instances placed at different times count from the earliest."""
+    """One transaction per request; instances placed at different times count from the earliest, none from later
+    than `at_ms`: nobody has placed anything in the future.
+    """
     in_order = sorted(document.allocations, key=lambda one: (one.namespace, one.request))
     for _, group in groupby(in_order, key=lambda one: (one.namespace, one.request)):
         instances = list(group)
-        at = min(at_ms if one.placed_at is None else one.placed_at for one in instances)
+        at = min(at_ms, *(at_ms if one.placed_at is None else one.placed_at for one in instances))
         yield at, _running(instances, at)
 
 
@@ -137,6 +139,8 @@ def _holds(state: State, body: ReservationBody) -> tuple[HeldOnNode, ...]:
     if not isinstance(chosen, Refusal):
         return chosen
     names = list(body.nodes) or list(state.cluster.nodes)
+    if not names:
+        return ()
     counts = dict.fromkeys(names, 0)
     for number in range(body.count):
         counts[names[number % len(names)]] += 1

@@ -85,7 +85,7 @@ class Change:
 
 def refusal_of(state: State, command: ApplyQuotas | RemoveQuota) -> Refusal | None:
     """Why the command makes no sense on this state; every problem with its path."""
-    problems = _problems(state, command) if isinstance(command, ApplyQuotas) else _removal_problems(command)
+    problems = problems_of(state, command) if isinstance(command, ApplyQuotas) else _removal_problems(command)
     if problems:
         return Refusal(code=RefusalCode.INVALID, detail="\n".join(map(str, problems)))
     if isinstance(command, RemoveQuota) and not changes(state, command):
@@ -100,7 +100,7 @@ def _removal_problems(command: RemoveQuota) -> list[Problem]:
     return []
 
 
-def _problems(state: State, command: ApplyQuotas) -> list[Problem]:
+def problems_of(state: State, command: ApplyQuotas) -> list[Problem]:
     """What the whole configuration would contradict itself in, with the paths of the document."""
     quotas: dict[Namespace, Quota] = dict(state.quotas.quotas)
     cohorts: dict[CohortName, Cohort] = dict(state.quotas.cohorts)

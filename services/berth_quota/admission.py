@@ -66,6 +66,7 @@ def judge(
         reason = reservation_reason(state, request)
         if reason is None:
             return Admit(NOTHING)  # the reservation has paid already; drawing moves, never charges twice
+        reason = reason.model_copy(update={"nodes": len(state.cluster.nodes)})  # it is so on every node
         if reason.code is not ReasonCode.RESERVATION_NOT_ACTIVE:
             return Reject((reason,))
         return Queue((reason,), (Wake(on=WakeOn.RESERVATION, name=request.reservation),))

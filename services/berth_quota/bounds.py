@@ -27,6 +27,8 @@ class Bounds:
     """A request on which schedulers fail so often in a row rests for a while, so that nobody waits for it."""
     rest_ms: int = 30_000
     """That while."""
+    drives_queued: bool = True
+    """Whether what is queued is ever driven again; a plan decides each request once."""
     failures_max: int = 16
     """Wake-ups of one shape stop after this many failures in a row."""
     window_max: int = 256

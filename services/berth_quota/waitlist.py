@@ -185,6 +185,8 @@ class Waitlist:
                 self._start(lane, stop_after=self._bounds.failures_max, window=self._bounds.failures_max)
 
     def _start(self, lane: Lane, *, stop_after: int | None, window: int) -> None:
+        if not self._bounds.drives_queued:
+            return
         lane.start(stop_after=stop_after, window=window)
         self._driven[lane] = None
         self._list(lane)

@@ -227,12 +227,18 @@ class ClusterDocument(Document):
         known = {node.id for node in self.nodes}
         for place, allocation in enumerate(self.allocations):
             if allocation.node not in known:
-                problems.append(
-                    Problem(path=f"cluster.allocations[{place}].node", expected="expected a node of this document")
-                )
+                problems.append(_unknown_node(f"allocations[{place}].node"))
+        for place, reservation in enumerate(self.reservations):
+            for index, node in enumerate(reservation.nodes):
+                if node not in known:
+                    problems.append(_unknown_node(f"reservations[{place}].nodes[{index}]"))
         if problems:
             raise InvalidCommand(problems)
         return self
+
+
+def _unknown_node(path: str) -> Problem:
+    return Problem(path=f"cluster.{path}", expected="expected a node of this document")
 
 
 def _twice(field: str, names: Sequence[str]) -> list[Problem]:

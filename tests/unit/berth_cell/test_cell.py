@@ -1,0 +1,98 @@
+"""A cell: the real services from hand to hand, on real bytes, at one instant or through time."""
+
+import pytest
+
+from berth import subjects
+from berth.ids import Attempt, NodeId, RequestId, Sequence
+from berth.messages.commands import NodeLeave, SetNode, TransferLeadership
+from berth.messages.documents import NodeState
+from berth.messages.envelope import Record
+from berth.messages.events import RequestQueued, Wake, WakeOn, about
+from berth.messages.reasons import Reason, ReasonCode
+from berth.wire.codec import decode_record
+from berth_cell.cell import Cell, Step
+from tests.builders import SECOND, T0, TEAM_A, a_node, a_request, placed, submitted
+
+WEB = (TEAM_A, RequestId("web"))
+
+
+def a_cell(*nodes: str) -> Cell:
+    return Cell(at_ms=T0, history=[(T0, a_node(node)) for node in nodes])
+
+
+def test_everybody_folds_what_the_ledger_holds() -> None:
+    cell = a_cell("n1")
+    cell.submit([a_request("web")])
+
+    states = [cell.state, cell.quota.state, cell.scheduler.state, cell.reservation.state]
+
+    assert len({state.digest() for state in states}) == 1
+    assert [decode_record(payload).sequence for payload in cell.ledger] == list(range(1, len(cell.ledger) + 1))
+    assert cell.state.sequence == len(cell.ledger)
+
+
+def test_every_message_is_acknowledged_once_all_of_it_is_decided() -> None:
+    cell = a_cell("n1")
+
+    cell.submit([a_request("web"), a_request("huge", cpu=99_000)])
+    cell.release(TEAM_A, [RequestId("web"), RequestId("nobody")])
+
+    assert (cell.unacknowledged, cell.dead_letters) == ({}, [])
+    assert [decision.status for decision in cell.decisions.values()] == ["released", "queued"]
+
+
+def test_history_is_folded_as_it_stands_and_may_break_what_transactions_promise() -> None:
+    cell = Cell(at_ms=T0, history=[(T0, a_node("n1", cpu=1_000)), (T0 - 5, placed(a_request("web", cpu=9_000), "n1"))])
+
+    assert cell.state.cluster.used_on(NodeId("n1")).cpu_millicores == 9_000
+    assert [decode_record(payload).at for payload in cell.ledger] == sorted([T0 - 5, T0 - 5, T0, T0])
+
+
+@pytest.mark.parametrize(("drives_queued", "status"), [(True, "placed"), (False, "queued")])
+def test_what_waited_before_is_driven_although_no_message_comes(drives_queued: bool, status: str) -> None:
+    request = a_request("web")
+    queued = RequestQueued(
+        reasons=(Reason(code=ReasonCode.INSUFFICIENT_CPU),), wake=(Wake(on=WakeOn.CAPACITY),), evaluated_at=Sequence(0)
+    )
+    history = [(T0, a_node("n1")), (T0, (submitted(request), about(WEB, queued, attempt=Attempt(1))))]
+
+    cell = Cell(at_ms=T0, history=history, drives_queued=drives_queued)
+
+    assert cell.state.queue.requests[WEB].status == status
+
+
+def test_nodes_beat_while_time_passes_but_for_those_that_are_silent() -> None:
+    cell = a_cell("n1", "n2", "n3", "n4")
+    cell.silent.add(NodeId("n2"))
+
+    cell.advance(T0 + 30 * SECOND)
+
+    states = {name: node.state for name, node in cell.state.cluster.nodes.items()}
+    assert states == {name: NodeState.LOST if name == "n2" else NodeState.READY for name in ("n1", "n2", "n3", "n4")}
+    assert cell.now_ms == T0 + 30 * SECOND
+
+
+def test_a_command_is_answered_and_what_nobody_answers_is_said() -> None:
+    cell = a_cell("n1")
+
+    answer = cell.ask(subjects.ADMIN_NODE, SetNode(node=NodeId("n1"), schedulable=False))
+    assert answer.refusal is None
+    assert not cell.state.cluster.nodes[NodeId("n1")].schedulable
+    assert cell.ask(subjects.NODE_LEAVE, NodeLeave(node=NodeId("n9"))).refusal is None
+
+    with pytest.raises(LookupError, match="no service of a cell takes"):
+        cell.ask(subjects.ADMIN_RAFT, TransferLeadership())
+
+
+def test_whoever_watches_sees_each_step_of_the_walk_in_order() -> None:
+    cell = a_cell("n1")
+    seen: list[Step] = []
+    cell.watch = seen.append
+
+    cell.submit([a_request("web")])
+
+    walk = ["client Message", "quota Ask", "scheduler Propose", "leader Record", "quota Publish", "quota Acknowledge"]
+    told = [f"{step.by} {type(step.what).__name__}" for step in seen]
+    assert [step for step in told if step in walk] == walk
+    (record,) = [step.what for step in seen if isinstance(step.what, Record)]
+    assert record.sequence == cell.state.sequence
