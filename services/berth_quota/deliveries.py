@@ -8,8 +8,10 @@ from berth.effects import Acknowledge, Delivery, InProgress
 from berth.ids import RequestKey
 
 RELEASE = "release"
-COMES_AGAIN_WITHIN_MS = (subjects.ACK_WAIT_SECONDS + 2) * 1000
-"""What another process was handed and did not acknowledge comes again within this."""
+COMES_AGAIN_WITHIN_MS = (2 * subjects.ACK_WAIT_SECONDS + 5) * 1000
+"""What another process was handed and did not acknowledge comes again within this: that process may still have said,
+until it heard that it lost the pin, that it works on it.
+"""
 Matter = tuple[RequestKey, str]
 """Something in a message that needs an outcome: a request with the digest of its body, or its release."""
 

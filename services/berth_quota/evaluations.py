@@ -235,12 +235,16 @@ class Evaluations:
     def _no_place(
         self, lane: Lane, waiting: Waiting, reasons: tuple[Reason, ...], wake: tuple[Wake, ...], judged_at: Sequence
     ) -> None:
-        """It is queued; one that is queued already for the same reasons, or that runs, is only remembered as judged."""
+        """It is queued; one that is queued already for the same reasons, or that runs, is only remembered as judged,
+        unless something would wake it that the ledger does not name.
+        """
         if not waiting.is_new:
             waiting.judged_at = max(waiting.judged_at, judged_at)
             self.waitlist.judged(waiting)
             known = self._state.queue.requests.get(waiting.key)
-            if known is None or known.status is not RequestStatus.QUEUED or same_reasons(known.reasons, reasons):
+            if known is None or known.status is not RequestStatus.QUEUED:
+                return
+            if same_reasons(known.reasons, reasons) and all(one in known.wake for one in wake):
                 return
         self._proposals.want(Ruled(waiting=waiting, lane=lane, reasons=reasons, wake=wake, evaluated_at=judged_at))
 

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from berth.ids import RequestKey, Sequence
+from berth.messages.commands import EvaluationItem, Grant
 from berth.messages.decisions import Decision
 from berth.messages.documents import NodeState
 from berth.messages.envelope import Tip, tip_of, why_not_valid
@@ -13,11 +14,14 @@ from berth.model.answers import decision_of
 from berth.model.charging import recount_usage
 from berth.model.check import check
 from berth.model.ledger import State
+from berth.model.queue import RequestState
 from berth.model.windows import free_now
 from berth.subjects import DEADLETTER_STREAM
 from berth.wire.codec import decode_record, request_digest
 from berth_quota.admission import Admit, judge
+from berth_scheduler.board import Board
 from berth_scheduler.placement import Placed, place
+from berth_scheduler.preemption import preempt
 from tests.simulation.cluster_clients import Client, Wish
 from tests.simulation.cluster_world import ClusterWorld
 from tests.simulation.witness import written
@@ -177,12 +181,25 @@ def _check_wish(history: History, wish: Wish) -> None:
 
 
 def check_what_waits_has_a_reason(state: State) -> None:
-    """No lost wake-up (R101): what is queued still does not fit, or its quota still refuses it."""
+    """No lost wake-up (R101): quota and scheduler, asked anew about what is queued, have no place for it still."""
+    board = Board(state)
     for key in state.queue.waiting:
         known = state.queue.requests[key]
         assert known.status is RequestStatus.QUEUED and known.reasons, f"{key} waits without a reason"
         missing = known.request.count - len(known.live)
-        if missing <= 0 or not isinstance(judge(state, known.request, missing, {}), Admit):
-            continue
-        found = place(state, known.request, missing=missing, at=state.at, attempt=known.attempt)
-        assert not isinstance(found, Placed), f"{key} waits for {known.reasons} and fits: {found}"
+        ruling = judge(state, known.request, missing, {}) if missing > 0 else None
+        if isinstance(ruling, Admit):
+            found = _placed(board, known, missing, ruling.grant)
+            assert found is None, f"{key} waits for {known.reasons}, and there is a place: {found}"
+
+
+def _placed(board: Board, known: RequestState, missing: int, grant: Grant) -> Placed | None:
+    """Where a scheduler would place it: on free room, if its quota has any, else at the cost of others."""
+    state, request = board.state, known.request
+    found = None
+    if not grant.quota_short:
+        found = place(state, request, missing=missing, at=state.at, attempt=known.attempt, board=board)
+    if isinstance(found, Placed) or not grant.preempt:
+        return found if isinstance(found, Placed) else None
+    item = EvaluationItem(request=request, digest=known.digest, attempt=known.attempt, missing=missing, grant=grant)
+    return preempt(board, item, missing=missing, at=state.at, seed="")

@@ -165,6 +165,8 @@ def _further(dice: Random, document: dict[str, Any]) -> list[tuple[float, dict[s
         (0.06, {"affinity": [near]}),
         (0.08, {"spread": [{"topology_key": "zone", "match_labels": {"app": "web"}}]}),
         (0.10, {"reschedule": "never"}),
+        (0.10, {"borrow": "never"}),
+        (0.10, {"preemption": "never"}),
         (0.10, {"min_count": 1} if document["count"] > 1 else {}),
         (0.08, {"tolerations": [{"key": "berth/lost", "operator": "exists", "seconds": dice.randint(1, 5)}]}),
         (0.05, {"node": f"n{dice.randint(1, 4)}"}),
@@ -231,9 +233,13 @@ async def _tried(command: Callable[[], Awaitable[Any]]) -> None:
 
 
 def drawn_quotas(dice: Random) -> tuple[Any, ...]:
-    """One namespace's limit."""
-    hard = {"cpu_cores": dice.randint(3, 12)}
-    document = {"namespace": dice.choice(NAMESPACES), "hard": hard}
+    """One namespace's limits; some lend to each other."""
+    cores = dice.randint(3, 12)
+    document: dict[str, Any] = {"namespace": dice.choice(NAMESPACES), "hard": {"cpu_cores": cores}}
+    if dice.random() < 0.4:
+        document |= {"cohort": "research", "soft": {"cpu_cores": dice.randint(0, cores)}}
+    if dice.random() < 0.2:
+        document |= {"borrowing_limit": {"cpu_cores": dice.randint(0, 3)}, "burst_percent": dice.choice((0, 50))}
     return QUOTAS.validate_python({"quotas": [document]}, strict=False).quotas
 
 

@@ -33,7 +33,7 @@ from berth_agent.reporting import NodeReport, surroundings
 from berth_quota.service import QuotaService
 from berth_reservation.service import ReservationService
 from berth_scheduler.service import SchedulerService
-from tests.simulation.commit_world import CommitWorld
+from tests.simulation.commit_world import MEMBERS, CommitWorld
 from tests.simulation.witness import Promises, Witnessed
 
 Maker = Callable[[Identity], Any]
@@ -87,7 +87,10 @@ class Problems(logging.Handler):
 
 @dataclass
 class ClusterWorld:
-    """Made in a running virtual-time loop. `services`: who runs, by the name of the process."""
+    """Made in a running virtual-time loop. `services`: who runs, by the name of the process.
+
+    `skew_ms`: how far each machine's clock may be off.
+    """
 
     seed: int
     services: Mapping[str, Maker]
@@ -102,6 +105,7 @@ class ClusterWorld:
     def __post_init__(self) -> None:
         self.dice = Random(self.seed)
         self.raft = CommitWorld(self.seed)
+        self.raft.skews_ms.update({name: self._skew() for name in MEMBERS})
         self.network = self.raft.network
         self.jetstream = self.raft.jetstream
 
@@ -145,13 +149,16 @@ class ClusterWorld:
         bus = self.network.bus(name)
         ledger = await JetStreamLedger.open(bus, LedgerSettings(consumer=name))
         queue = await JetStreamQueue.open(bus) if REQUEST in service.subscriptions else None
-        clock = SimulatedClock(skew_ms=self.dice.randint(-self.skew_ms, self.skew_ms))
+        clock = SimulatedClock(skew_ms=self._skew())
         runner = Runner(
             Witnessed(service, self.promises), identity, Surroundings(bus=bus, ledger=ledger, clock=clock, queue=queue)
         )
         stopping = asyncio.Event()
         task = asyncio.create_task(runner.run(stopping), name=name)
         self.processes[name] = Process(service=service, runner=runner, bus=bus, task=task, stopping=stopping)
+
+    def _skew(self) -> int:
+        return self.dice.randint(-self.skew_ms, self.skew_ms)
 
     async def crash(self, name: str) -> None:
         """kill -9: nothing is sent any more, nothing is remembered."""

@@ -4,10 +4,11 @@ from berth import subjects
 from berth.effects import Delivery
 from berth.ids import RequestId
 from berth.messages.commands import ReleaseBatch, RequestBatch, Verdict
+from berth.messages.events import Wake, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
 from tests.builders import SECOND, TEAM_A, a_node, ended
 from tests.unit.berth_quota.settings_of_walks import a_walk, wants
-from tests.unit.berth_quota.walk import CAPACITY, Walk, verdict
+from tests.unit.berth_quota.walk import CAPACITY, NO_ROOM, Walk, verdict
 
 
 def a_delivery(place: int) -> Delivery:
@@ -47,7 +48,7 @@ def test_a_request_that_comes_again_after_its_release_is_released() -> None:
     deliver_release(walk, "web", 7)
     assert walk.acknowledged == [], "what was stored before it may still come: the place before it is missing"
 
-    walk.wait(5 * SECOND)
+    walk.wait(24 * SECOND)
     deliver_request(walk, "web", 6)
 
     assert walk.said("web") == [("placed", 1), ("released", 2)]
@@ -58,7 +59,7 @@ def test_what_nobody_knows_waits_only_as_long_as_something_may_come_again() -> N
     walk = a_walk()
     deliver_release(walk, "nobody", 7)
 
-    walk.wait(12 * SECOND)
+    walk.wait(25 * SECOND)
     assert walk.acknowledged == [7]
     proposed = len(walk.proposals)
 
@@ -85,3 +86,19 @@ def test_who_is_driven_again_while_its_new_reasons_are_proposed_is_in_flight_onc
     walk.happened(ended(walk.leader, (TEAM_A, RequestId("full"))))
 
     assert walk.said("web")[-1] == ("placed", walk.leader.queue.requests[TEAM_A, RequestId("web")].attempt - 1)
+
+
+def test_the_same_reasons_are_written_again_when_more_would_wake_it() -> None:
+    walk = a_walk(room=1)
+    walk.submit(wants("full"), wants("web"))
+    more = (*CAPACITY, Wake(on=WakeOn.NODES))
+
+    for number, wake in enumerate((more, CAPACITY, more)):
+        newer = walk.leader.sequence + 1
+        said = verdict("web", Verdict.UNPLACEABLE, reasons=NO_ROOM, wake=wake, evaluated_at=newer)
+        walk.scheduler.verdicts["web"] = said
+        walk.happened(a_node(f"small-{number}", cpu=1))
+
+    assert walk.evaluated() == ["full", "web", "web", "web", "web"]
+    assert walk.types_of("web") == ["RequestSubmitted", "RequestQueued", "RequestQueued"]
+    assert walk.leader.queue.requests[TEAM_A, RequestId("web")].wake == more
