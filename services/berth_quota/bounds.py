@@ -13,6 +13,8 @@ class Bounds:
     """An evaluation without an answer is sent again after this long (DESIGN section 2, "In-flight table")."""
     proposal_ms: int = 2_000
     """A proposal without an answer is made again, on the newest state, after this long."""
+    turn_ms: int = 200
+    """An evaluation without an answer holds up the next one for this long, or four times what the last one took."""
     backoff_ms: int = 50
     """First wait when nobody is there or a refusal is newer than our view; doubled up to `evaluation_ms`."""
     in_flight_max: int = 2_048

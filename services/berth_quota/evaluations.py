@@ -30,6 +30,7 @@ from berth_quota.lanes import Lane, Waiting
 from berth_quota.proposals import PASSING, UNMOVED_BY_NEWS, Answered, Proposals
 from berth_quota.tasks import Ruled
 from berth_quota.transactions import is_current
+from berth_quota.turns import Turns
 from berth_quota.waitlist import Waitlist
 
 ITEM_BYTES = 400
@@ -61,8 +62,10 @@ class Evaluations:
         self.undecided: dict[RequestKey, Waiting] = {}
         self._later: list[tuple[int, int, bool, Lane, Waiting]] = []
         self._again: list[Sent] = []
+        self._turns = Turns(bounds, self._is_awaited)
         self._silences = 0
         self._serial = 0
+        self._placed_at = Sequence(0)
 
     def __len__(self) -> int:
         """How many are in flight."""
@@ -119,6 +122,7 @@ class Evaluations:
         self.undecided.clear()
         self._later.clear()
         self._again.clear()
+        self._turns.clear()
         self.waitlist.forget_arrivals()
 
     # --- what schedulers say ----------------------------------------------------------------------------
@@ -132,6 +136,7 @@ class Evaluations:
         lane, waiting = sent.lane, sent.waiting
         match outcome.verdict:
             case Verdict.ACCEPTED:
+                self._placed_at = max(self._placed_at, outcome.sequence or Sequence(0))
                 if not sent.is_accepted:
                     sent.is_accepted = True
                     self.waitlist.count(lane, waiting, failed=False)
@@ -212,6 +217,7 @@ class Evaluations:
         leaving = [sent for sent in self._again if self._in_flight.find(sent.key) is sent]
         self._again.clear()
         leaving += self._in_flight.overdue(now_ms)
+        admitted: list[Sent] = []
 
         def rule(lane: Lane, waiting: Waiting, ruling: Ruling) -> None:
             match ruling:
@@ -220,7 +226,7 @@ class Evaluations:
                     sent = Sent(lane=lane, waiting=waiting, amount=amount, seen=seen, grant=grant)
                     self._in_flight.add(sent)
                     self.waitlist.sent(lane, waiting)
-                    leaving.append(sent)
+                    admitted.append(sent)
                 case Queue(reasons=reasons, wake=wake):
                     self._no_place(lane, waiting, reasons, wake, self._state.sequence)
                     self.waitlist.count(lane, waiting, failed=True)
@@ -229,8 +235,16 @@ class Evaluations:
                 case _:
                     raise AssertionError("who waits for what is in flight is not ruled on")
 
-        self.waitlist.drive(rule, lambda: self._bounds.in_flight_max - len(self._in_flight), now_ms)
-        return self._asks(leaving, now_ms)
+        room = min(self._bounds.in_flight_max - len(self._in_flight), self._bounds.evaluation_items_max)
+        if not self._turns.is_open(now_ms):
+            self.waitlist.drive(rule, lambda: room - len(admitted), now_ms)
+        if admitted:
+            self._turns.begin(admitted, now_ms)
+        return self._asks([*leaving, *admitted], now_ms)
+
+    def _is_awaited(self, sent: Sent) -> bool:
+        """Without an answer, and not on its way alone."""
+        return self._in_flight.find(sent.key) is sent and not sent.is_accepted and not sent.waiting.alone
 
     def _no_place(
         self, lane: Lane, waiting: Waiting, reasons: tuple[Reason, ...], wake: tuple[Wake, ...], judged_at: Sequence
@@ -300,14 +314,15 @@ class Evaluations:
             digest=waiting.digest,
             attempt=waiting.attempt,
             missing=self.waitlist.missing(waiting),
-            view=Sequence(0) if waiting.is_new else sent.seen,
+            view=max(sent.seen, self._placed_at),
             alone=waiting.alone,
             grant=sent.grant,
             traceparent=waiting.traceparent,
         )
 
     def deadline(self) -> int | None:
-        """When an evaluation runs out of time, or somebody is judged again."""
+        """When an evaluation runs out of time, or somebody is judged again, or may go."""
         later = self._later[0][0] if self._later else None
-        times = (later, self._in_flight.deadline(), self.waitlist.deadline())
+        next_turn = self._turns.deadline()
+        times = (later, self._in_flight.deadline(), self.waitlist.deadline() if next_turn is None else next_turn)
         return min((time for time in times if time is not None), default=None)

@@ -58,6 +58,7 @@ def test_whoever_shares_no_limit_with_it_does_not_wait() -> None:
     walk.submit(wants("a", 2))
     walk.submit(wants("b", 2))
     walk.submit(wants("other", 2, namespace=TEAM_B))
+    walk.wait(walk.bounds.turn_ms)
 
     assert walk.evaluated() == ["a", "other"]
 
@@ -254,6 +255,8 @@ def test_only_so_many_are_in_flight_at_one_time_and_in_one_message() -> None:
     walk = a_walk(room=100, bounds=Bounds(in_flight_max=5, evaluation_items_max=3))
     walk.hold_scheduler = True
     walk.submit(*[wants(f"web-{number}") for number in range(9)])
+    for _ in range(3):
+        walk.wait(walk.bounds.turn_ms)
     assert [len(evaluation.items) for evaluation in walk.evaluations] == [3, 2]
 
     walk.hold_scheduler = False

@@ -295,6 +295,7 @@ def test_one_that_no_scheduler_answers_for_does_not_hold_up_the_wake_ups_of_othe
     walk.evaluations.clear()
 
     leaves(walk, "full")
+    walk.wait(walk.bounds.turn_ms)
     walk.wait(walk.bounds.gather_ms)
 
     assert walk.said("other")[-1] == ("placed", 2)
