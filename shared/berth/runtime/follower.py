@@ -84,8 +84,10 @@ class Follower:
         messages = self._ledger.follow(self.seen)
         try:
             while True:
-                async with asyncio.timeout(None) as self._patience:
+                behind = BEHIND_SECONDS if self._announced > self.seen else None
+                async with asyncio.timeout(behind) as self._patience:
                     arrived = await anext(messages)
+                self._patience = None
                 yield arrived
         except Unreachable as error:
             log.warning("ledger_unreachable", extra={"sequence": self.seen, "why": error.message})

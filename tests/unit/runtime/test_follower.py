@@ -1,7 +1,7 @@
 """The follower: one history in order, whatever else is in the stream; when it asks anew, and when it gives up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import pytest
 
@@ -157,6 +157,27 @@ async def test_silence_is_no_reason_to_ask_anew_until_something_newer_is_announc
     assert asked_in_silence == [0]
     assert tape.followed == [0, 2]
     assert [record.sequence for record in records] == [1, 2, 3]
+
+
+async def test_what_is_announced_while_nobody_waits_for_it_counts_when_somebody_does() -> None:
+    tape = Tape(*a_history(2))
+    follower = Follower(tape)
+    batches = follower.batches()
+    await anext(batches)
+
+    tape.payloads = a_history(3)  # nobody sets `more`: the tail is stuck
+    follower.compare(committed_of(codec.decode_record(tape.payloads[2])))
+    later = [batch async for batch in until_sequence(batches, 3)]
+
+    assert tape.followed == [0, 2]
+    assert [record.sequence for batch in later for record in batch.records] == [3]
+
+
+async def until_sequence(batches: AsyncGenerator[Batch], last: int) -> AsyncGenerator[Batch]:
+    async for batch in batches:
+        yield batch
+        if any(record.sequence == last for record in batch.records):
+            return
 
 
 async def test_a_stream_that_became_shorter_is_another_history() -> None:
