@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
@@ -19,8 +21,11 @@ from berth_console.waterfall import text_waterfall
 
 app = typer.Typer()
 
-TRACE_WITHIN_S = 3.0
-"""Spans leave the services a little after the work; a trace asked for at once is waited for."""
+TRACE_WITHIN_S = 10.0
+"""Spans leave every service by itself, a little after the work: a trace asked for at once is waited for this long."""
+
+NO_SPAN_WITHIN_S = 5.0
+"""The same while not one span is there: the request may not have been sampled."""
 
 TRACE_ID = re.compile(r"[0-9a-f]{32}")
 Id = Annotated[str, typer.Argument(metavar="ID", help="namespace/id, or id.")]
@@ -55,14 +60,7 @@ def trace(target: Target, name: Id) -> None:
         if TRACE_ID.fullmatch(name):
             return await cluster.query("trace", ids=(name,))
         namespace, request = await full_id(cluster, name)
-        waited = 0.0
-        spans: list[dict[str, Any]] = []
-        while waited < TRACE_WITHIN_S:
-            spans = await cluster.query("trace", namespace=namespace, ids=(request,))
-            if spans and any(span["name"].startswith("append") for span in spans):
-                break
-            await asyncio.sleep(0.25)
-            waited += 0.25
+        spans = await arrived(lambda: cluster.query("trace", namespace=namespace, ids=(request,)))
         if not spans:
             raise NotFound(
                 f"no trace of {namespace}/{request}", hint="it was not sampled, or is older than what the console keeps"
@@ -74,3 +72,23 @@ def trace(target: Target, name: Id) -> None:
         print_json(spans)
         return
     print_lines(*text_waterfall([span_from(span) for span in spans]))
+
+
+async def arrived(read: Callable[[], Awaitable[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """The spans of a trace once no service's are missing any more, or as far as they came in time."""
+    asked = time.time()
+    while True:
+        spans = await read()
+        waited = time.time() - asked
+        if is_whole(spans) or waited > (TRACE_WITHIN_S if spans else NO_SPAN_WITHIN_S):
+            return spans
+        if spans and asked - max(span["start_us"] for span in spans) / 1e6 > TRACE_WITHIN_S:
+            return spans
+        await asyncio.sleep(0.1)
+
+
+def is_whole(spans: list[dict[str, Any]]) -> bool:
+    """Whether the trace reaches the ledger and the parent of every span is there."""
+    known = {span["span_id"] for span in spans}
+    appended = any(span["name"].startswith("append") for span in spans)
+    return appended and all(span["parent"] is None or span["parent"] in known for span in spans)
