@@ -36,7 +36,7 @@ from berth_raft.commit import Answer
 from berth_raft.control import ElectionControl
 from berth_raft.core.effects import HardState, RoleChanged
 from berth_raft.core.node import RaftCore
-from berth_raft.core.settings import Dice, InvalidRaftSetting, RaftSettings
+from berth_raft.core.settings import Dice, InvalidRaftSetting, RaftSettings, check_founders
 from berth_raft.election import MemberView
 from berth_raft.hearing import Hearing
 from berth_raft.leadership import Leadership
@@ -108,6 +108,7 @@ class RaftNode:
                 election_timeout_max_ms=settings.election_timeout_max_ms,
                 heartbeat_ms=settings.heartbeat_ms,
             )
+            check_founders(self._raft)
             self._raft.check_membership(settings.user)
         except InvalidRaftSetting as error:
             raise InvalidSetting(f"{error.setting}: {error.expected}", hint=error.hint) from None

@@ -5,9 +5,10 @@ What must live here: every rule about terms, votes, roles and timers. What this 
 its `Tip`, the disk beyond "durable", the bus beyond "send", any clock. Leading here is only permission to append a
 barrier: the ledger's compare-and-set is the fence, so a wrong election costs availability, never safety.
 
-Longer than the house's 400 lines because the transitions are one table: taken apart, no reader could see from one
-place that each message is handled in each role.
+Longer than the house's 400 lines because the transitions are one table: one place shows each message in each role.
 """
+
+from dataclasses import astuple, replace
 
 from berth_raft.core.effects import Amnesiac, Effect, HardState, Role, RoleChanged
 from berth_raft.core.messages import (
@@ -28,6 +29,7 @@ from berth_raft.core.outbox import Outbox
 from berth_raft.core.peers import Peer, Peers
 from berth_raft.core.quorum import is_majority, majority_answered_us
 from berth_raft.core.settings import Dice, RaftSettings
+from berth_raft.core.timer import ElectionTimer
 
 
 class RaftCore:
@@ -46,17 +48,10 @@ class RaftCore:
         settings.check_membership(node_id)
         self.node_id = node_id
         self.settings = settings
-        self._others = settings.others(node_id)
-        self._other_voters = [name for name in settings.members if name != node_id]
-        self._random = random
         self._min_us = settings.timeout_min_us
         self._amnesiac = isinstance(hard_state, Amnesiac)
-        self._incarnation = 0 if isinstance(hard_state, Amnesiac) else hard_state.incarnation
-        self._term = 0 if isinstance(hard_state, Amnesiac) else hard_state.term
-        self._vote = None if isinstance(hard_state, Amnesiac) else hard_state.vote
-        self._stamp = Stamp(
-            cluster_id=settings.cluster_id, config_hash=settings.config_hash, incarnation=self._incarnation
-        )
+        promised = (0, 0, None) if isinstance(hard_state, Amnesiac) else astuple(hard_state)
+        self._incarnation, self._term, self._vote = promised
         self._role = Role.FOLLOWER
         self._leader: str | None = None
         self._active = False
@@ -67,17 +62,13 @@ class RaftCore:
         self._now_us = now_us
         self._leader_heard_us: int | None = None
         self._heartbeat_due_us = now_us
-        self._peers = Peers(self._others)
+        self._peers = Peers(settings.others(node_id))
         self._outbox = Outbox()
         # Starts anywhere, so that answers to questions of an earlier life are never taken for answers to this one's.
         self._round = random.randint(0, 2**32)
         self._granted: dict[str, bool] = {}
         self._is_transfer = False
-        self._pre_votes = self._candidacies = 0  # since a leader was heard
-        # Nobody else could lead a cluster of one voter: there is nothing to wait for.
-        self._election_due_us = (
-            now_us if settings.members == (node_id,) else now_us + self.settings.drawn_timeout_us(self._random)
-        )
+        self._timer = ElectionTimer(settings, random, now_us, is_alone=settings.members == (node_id,))
 
     # ------------------------------------------------------------------ what can be seen
 
@@ -109,6 +100,15 @@ class RaftCore:
         return self.node_id in self.settings.members
 
     @property
+    def _other_voters(self) -> list[str]:
+        return [name for name in self.settings.members if name != self.node_id]
+
+    @property
+    def _stamp(self) -> Stamp:
+        settings = self.settings
+        return Stamp(cluster_id=settings.cluster_id, config_hash=settings.config_hash, incarnation=self._incarnation)
+
+    @property
     def is_amnesiac(self) -> bool:
         return self._amnesiac
 
@@ -125,8 +125,9 @@ class RaftCore:
     def deadline(self) -> int:
         """When `tick` is needed next, in microseconds; never in the past of a core that was just ticked."""
         if self._role is Role.LEADER:
-            return min(self._heartbeat_due_us, self._quorum_lost_us())
-        return self._election_due_us
+            lost_us = [self._quorum_lost_us()] if self._is_quorum_checked else []
+            return min([self._heartbeat_due_us, *lost_us])
+        return self._timer.due_us
 
     # ------------------------------------------------------------------ what happens
 
@@ -144,7 +145,7 @@ class RaftCore:
         if self._role is Role.LEADER:
             if self._now_us >= self._heartbeat_due_us:
                 self._beat()
-        elif self._now_us >= self._election_due_us:
+        elif self._now_us >= self._timer.due_us:
             self._on_timeout()
         return self._finish(before)
 
@@ -201,8 +202,8 @@ class RaftCore:
     def transfer(self, now_us: int, to: str | None = None) -> list[Effect]:
         """Ask `to`, or the voter with the best tip, to campaign at once (thesis section 3.10).
 
-        No effect when this node does not lead, or nobody suitable answers. This node keeps leading until it hears
-        the vote request, so a lost message costs nothing; stop taking proposals before.
+        No effect when this node does not lead, or nobody suitable answers. It keeps leading until it hears the vote
+        request, so a lost message costs nothing; stop taking proposals before.
         """
         before = self._begin(now_us)
         if self._role is Role.LEADER:
@@ -211,17 +212,34 @@ class RaftCore:
                 self._outbox.send(successor, TimeoutNow(stamp=self._stamp, term=self._term))
         return self._finish(before)
 
+    def reconfigure(self, now_us: int, *, members: tuple[str, ...], observers: tuple[str, ...]) -> list[Effect]:
+        """A membership change was read in the ledger: these are the voters and observers from here on (RAFT section
+        2, step 13). Whoever is no voter any more stops leading or campaigning; a new voter's silence counts from now.
+
+        Raises:
+        InvalidRaftSetting: no voters, a name twice, or this node is in neither list.
+        """
+        settings = replace(self.settings, members=members, observers=observers)
+        settings.check_membership(self.node_id)
+        before = self._begin(now_us)
+        self.settings = settings
+        self._peers.change(settings.others(self.node_id), round_sent=self._round, now_us=self._now_us)
+        if not self.is_voter and self._role is not Role.FOLLOWER:
+            self._become_follower(self._term, leader=None, why="no longer a voter")
+        return self._finish(before)
+
     def leader_gone(self, now_us: int) -> list[Effect]:
         """A confirmed notice that the known leader's process is gone: a pure hint (RAFT section 2, "Hearing early").
 
-        Lifts this node's stickiness and pulls its election forward, by rank, so that not all campaign at once.
+        Forgets the leader, which lifts this node's stickiness, and pulls its election forward, by rank, so that not
+        all campaign at once.
         """
         before = self._begin(now_us)
         if self._role is Role.FOLLOWER and self._leader is not None:
-            self._leader_heard_us = None
             heirs = [name for name in self.settings.members if name != self._leader]
             rank = heirs.index(self.node_id) if self.node_id in heirs else len(heirs)
-            self._election_due_us = min(self._election_due_us, self._now_us + rank * self.settings.heartbeat_us // 4)
+            self._leader, self._leader_heard_us, self._active = None, None, False
+            self._timer.pull_forward(self._now_us + rank * self.settings.heartbeat_us // 4)
         return self._finish(before)
 
     # ------------------------------------------------------------------ messages
@@ -271,7 +289,7 @@ class RaftCore:
 
     def _is_sticky(self, request: Request) -> bool:
         """Whether this node has a leader that works, and so does not hear of a higher term (thesis section 4.2.3)."""
-        if isinstance(request, Vote) and request.transfer:
+        if not self.settings.check_quorum or (isinstance(request, Vote) and request.transfer):
             return False
         if self._role is Role.LEADER:
             return True
@@ -293,7 +311,7 @@ class RaftCore:
             self._vote = candidate
             self._persist()
         self._role = Role.FOLLOWER  # a pre-candidate that voted waits for the winner instead of disturbing it
-        self._restart_timer()
+        self._timer.restart(self._now_us)
 
     def _on_heartbeat(self, heartbeat: Heartbeat) -> None:
         if heartbeat.term >= self._term:
@@ -301,8 +319,8 @@ class RaftCore:
                 heartbeat.term, leader=heartbeat.leader, active=heartbeat.active, why="heard another leader"
             )
             self._leader_heard_us = self._now_us
-            self._pre_votes = self._candidacies = 0
-            self._restart_timer()
+            self._timer.leader_known()
+            self._timer.restart(self._now_us)
         self._outbox.send(
             heartbeat.leader,
             HeartbeatReply(stamp=self._stamp, term=self._term, round=heartbeat.round, tip=self._tip),
@@ -342,20 +360,18 @@ class RaftCore:
             self._persist()
         if self._role is Role.CANDIDATE and not self._outbox.durable:
             # A slow disk: wait for it. Another candidacy would only count up the term.
-            self._restart_candidacy_timer()
+            self._timer.await_votes(self._now_us)
             return
         lags = self._peers.is_far_ahead_of(self._tip, self._now_us, within_us=2 * self.settings.timeout_max_us)
         if self._can_stand and self._outbox.durable and not lags:
-            self._become_pre_candidate()
+            self._become_pre_candidate() if self.settings.pre_vote else self._become_candidate()
         else:
             self._become_follower(self._term, leader=None, why="timed out")
-            self._restart_timer()
+            self._timer.restart(self._now_us)
 
     def _end_lost_leadership(self) -> None:
-        """Before anything else is done as a leader: check-quorum (thesis section 6.2), and whether this process
-        was stopped for so long that others have moved on.
-        """
-        if self._role is not Role.LEADER or not self._other_voters:
+        """Check-quorum (thesis section 6.2), and whether this process was stopped so long that others moved on."""
+        if self._role is not Role.LEADER or not self._is_quorum_checked:
             return
         if self._now_us >= self._quorum_lost_us():
             self._become_follower(self._term, leader=None, why="no majority answered")
@@ -379,19 +395,7 @@ class RaftCore:
             tip=self._tip,
             active=self._active,
         )
-        for name in self._others:
-            self._outbox.send(name, heartbeat)
-
-    def _restart_timer(self) -> None:
-        self._election_due_us = self._now_us + self.settings.drawn_timeout_us(self._random)
-
-    def _restart_retry_timer(self, *, sixths: int) -> None:
-        """Retries use a short range (Howard 2014, thesis section 9.3): so many sixths of the usual one."""
-        self._election_due_us = self._now_us + self.settings.drawn_timeout_us(self._random) * sixths // 6
-
-    def _restart_candidacy_timer(self) -> None:
-        """Half; from the second candidacy in a row the whole: then the disks of the voters may be that slow."""
-        self._restart_retry_timer(sixths=3 if self._candidacies <= 1 else 6)
+        self._outbox.broadcast(self._peers.names, heartbeat)
 
     # ------------------------------------------------------------------ roles
 
@@ -400,7 +404,7 @@ class RaftCore:
         assert term >= self._term, "I2: a term never goes back"
         if self._role is Role.LEADER:
             self._last_step_down = why
-            self._restart_timer()
+            self._timer.restart(self._now_us)
         self._role = Role.FOLLOWER
         self._leader = leader
         self._active = active
@@ -416,18 +420,14 @@ class RaftCore:
         self._active = False
         self._round += 1
         self._granted = {self.node_id: True}
-        # Asking costs nothing and the first try often comes while others still stick to the leader. More time for
-        # each later one, in case the network needs it.
-        self._pre_votes += 1
-        self._restart_retry_timer(sixths=min(self._pre_votes, 3))
+        self._timer.ask(self._now_us)
         if is_majority(self.settings.members, self._granted):
             self._become_candidate()
             return
         request = PreVote(
             stamp=self._stamp, term=self._term + 1, round=self._round, candidate=self.node_id, tip=self._tip
         )
-        for name in self._other_voters:
-            self._outbox.send(name, request)
+        self._outbox.broadcast(self._other_voters, request)
 
     def _become_candidate(self, *, is_transfer: bool = False) -> None:
         """Take a new term and vote for oneself; the requests leave when that is durable."""
@@ -435,19 +435,18 @@ class RaftCore:
         self._role = Role.CANDIDATE
         self._leader = None
         self._active = False
-        self._candidacies += 1
         self._is_transfer = is_transfer
         self._term += 1
         self._vote = self.node_id
         self._round += 1
         self._granted = {}
-        self._restart_candidacy_timer()
+        self._timer.stand(self._now_us)
         self._persist()
 
     def _ask_for_votes(self) -> None:
         """The own vote is durable: now it counts, and the others may hear of it."""
         self._granted = {self.node_id: True}
-        self._restart_candidacy_timer()
+        self._timer.await_votes(self._now_us)
         if is_majority(self.settings.members, self._granted):
             self._become_leader()
             return
@@ -459,18 +458,21 @@ class RaftCore:
             tip=self._tip,
             transfer=self._is_transfer,
         )
-        for name in self._other_voters:
-            self._outbox.send(name, request)
+        self._outbox.broadcast(self._other_voters, request)
 
     def _become_leader(self) -> None:
         assert self._vote == self.node_id, "a candidate voted for itself"
         self._role = Role.LEADER
         self._leader = self.node_id
-        self._pre_votes = self._candidacies = 0
+        self._timer.leader_known()
         self._peers.start_term(round_sent=self._round, now_us=self._now_us)
         self._beat()
 
     # ------------------------------------------------------------------ small facts
+
+    @property
+    def _is_quorum_checked(self) -> bool:
+        return self.settings.check_quorum and bool(self._other_voters)
 
     @property
     def _can_stand(self) -> bool:

@@ -3,6 +3,8 @@
 The rule is kept in its simplest form: while a `Persist` is under way, every message waits for it.
 """
 
+from collections.abc import Iterable
+
 from berth_raft.core.effects import Effect, HardState, Persist, Send
 from berth_raft.core.messages import Message
 
@@ -48,6 +50,10 @@ class Outbox:
             return
         self._held.append((self._issued, send))
         del self._held[:-HELD_MESSAGES_MAX]
+
+    def broadcast(self, names: Iterable[str], message: Message) -> None:
+        for name in names:
+            self.send(name, message)
 
     def synced(self, token: int) -> None:
         """`token` is durable, and with it every earlier one."""

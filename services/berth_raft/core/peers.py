@@ -37,6 +37,10 @@ class Peers:
         return dict(self._peers)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._peers)
+
+    @property
     def answered_us(self) -> dict[str, int]:
         return {name: peer.answered_us for name, peer in self._peers.items()}
 
@@ -54,6 +58,11 @@ class Peers:
             incarnation=message.stamp.incarnation,
             config_hash=message.stamp.config_hash,
         )
+
+    def change(self, names: Sequence[str], *, round_sent: int, now_us: int) -> None:
+        """The members are these now. Who stays keeps what is known; a new one's silence is counted from here."""
+        new = Peer(answered_us=now_us, answered_round=round_sent)
+        self._peers = {name: self._peers.get(name, new) for name in names}
 
     def start_term(self, *, round_sent: int, now_us: int) -> None:
         """A term of leadership begins: silence is counted from here, and no heartbeat is out yet."""

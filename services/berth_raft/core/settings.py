@@ -42,6 +42,13 @@ class RaftSettings:
     election_timeout_min_ms: int = 150
     election_timeout_max_ms: int = 300
     heartbeat_ms: int = 50
+    pre_vote: bool = True
+    """Ask before campaigning (thesis section 9.6). Off only to study elections without it."""
+    check_quorum: bool = True
+    """A leader without a majority ends its leadership, and who hears a leader ignores higher terms (thesis sections
+    6.2 and 4.2.3): one without the other would let a cut-off leader or a returning node stop a working cluster. Off
+    only to study elections without them.
+    """
 
     def __post_init__(self) -> None:
         _check_timing(self)
@@ -92,6 +99,21 @@ class RaftSettings:
             )
 
 
+def check_founders(settings: RaftSettings) -> None:
+    """What a new cluster starts with. A running one has an even number of voters for a while when it grows or
+    shrinks one node at a time (RAFT section 2, step 13).
+
+    Raises:
+    InvalidRaftSetting: the number of voters is even.
+    """
+    if len(settings.members) % 2 == 0:
+        raise InvalidRaftSetting(
+            "members",
+            expected=f"expected an odd number of voters, found {len(settings.members)}",
+            hint="use 1, 3 or 5; one more than an odd number tolerates no further loss, so make it an observer",
+        )
+
+
 def _check_timing(settings: RaftSettings) -> None:
     shortest, longest = settings.election_timeout_min_ms, settings.election_timeout_max_ms
     for setting in ("election_timeout_min_ms", "election_timeout_max_ms", "heartbeat_ms"):
@@ -133,11 +155,9 @@ def _check_names(settings: RaftSettings) -> None:
             expected=f"expected each node once in members and observers, found {_listed(twice)} twice",
             hint="a node that is counted twice makes a majority by itself; remove it from one place",
         )
-    if len(settings.members) % 2 == 0:
+    if not settings.members:
         raise InvalidRaftSetting(
-            "members",
-            expected=f"expected an odd number of voters, found {len(settings.members)}",
-            hint="use 1, 3 or 5; one more than an odd number tolerates no further loss, so make it an observer",
+            "members", expected="expected at least one voter, found nobody", hint="use 3 voters, or 1 for development"
         )
     if re.fullmatch(CLUSTER_ID_PATTERN, settings.cluster_id) is None:
         raise InvalidRaftSetting(

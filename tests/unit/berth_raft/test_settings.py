@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from berth_raft.core.quorum import is_majority, majority, majority_answered_us
-from berth_raft.core.settings import InvalidRaftSetting, RaftSettings
+from berth_raft.core.settings import InvalidRaftSetting, RaftSettings, check_founders
 
 THREE: dict[str, Any] = {"members": ("raft-1", "raft-2", "raft-3")}
 
@@ -25,8 +25,7 @@ def test_the_defaults_are_the_fields_four_numbers() -> None:
         ({"election_timeout_min_ms": 300}, "election_timeout_max_ms", "more than election_timeout_min_ms (300)"),
         ({"election_timeout_max_ms": 100}, "election_timeout_max_ms", "found 100"),
         ({"heartbeat_ms": 75}, "heartbeat_ms", "less than half of election_timeout_min_ms (150), found 75"),
-        ({"members": ()}, "members", "odd number of voters, found 0"),
-        ({"members": ("a", "b")}, "members", "odd number of voters, found 2"),
+        ({"members": ()}, "members", "at least one voter, found nobody"),
         ({"members": ("a", "b", "a")}, "members", "found a twice"),
         ({"observers": ("raft-1",)}, "members", "found raft-1 twice"),
         ({"members": ("a.b", "c", "d")}, "members", "found 'a.b'"),
@@ -42,6 +41,14 @@ def test_a_configuration_that_could_not_elect_is_refused(changed: dict[str, Any]
     assert expected in refused.value.expected
     assert refused.value.hint
     assert str(refused.value) == f"{setting}: {refused.value.expected}; {refused.value.hint}"
+
+
+def test_a_cluster_starts_with_an_odd_number_of_voters_and_may_have_an_even_one_while_it_changes() -> None:
+    two = RaftSettings(members=("a", "b"))
+
+    with pytest.raises(InvalidRaftSetting, match="odd number of voters, found 2"):
+        check_founders(two)
+    check_founders(RaftSettings(**THREE))
 
 
 def test_heartbeats_just_below_half_the_timeout_are_accepted() -> None:

@@ -164,13 +164,13 @@ def test_only_a_leader_transfers() -> None:
     assert node.performs(node.core.transfer(node.now_us, to="c")) == []
 
 
-def test_a_notice_that_the_leader_is_gone_pulls_the_election_forward_and_changes_nothing_else() -> None:
+def test_a_notice_that_the_leader_is_gone_forgets_it_pulls_the_election_forward_and_changes_nothing_else() -> None:
     node = a_follower(leader="b")
 
     node.performs(node.core.leader_gone(node.now_us))
 
     assert node.timer_us == 0
-    assert node.seen == (Role.FOLLOWER, 5, "b")
+    assert node.seen == (Role.FOLLOWER, 5, None)
     assert node.written == []
 
 

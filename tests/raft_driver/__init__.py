@@ -1,0 +1,1 @@
+"""Bare raft cores, driven from outside: `python -m tests.raft_driver`."""
