@@ -24,7 +24,6 @@ from berth.messages.events import (
     CohortSet,
     Event,
     EventData,
-    HeldOnNode,
     How,
     NodeRegistered,
     QuotaSet,
@@ -33,7 +32,6 @@ from berth.messages.events import (
     RequestStatus,
     RequestSubmitted,
     ReservationActivated,
-    ReservationBody,
     ReservationCreated,
     ReservationHeld,
     Transaction,
@@ -41,6 +39,7 @@ from berth.messages.events import (
 )
 from berth.messages.reasons import ReasonCode
 from berth.messages.requests import Request
+from berth.messages.reservation_events import HeldOnNode, ReservationBody
 from berth.model.ledger import State
 from berth.resources import Resources
 from berth.wire.codec import request_digest

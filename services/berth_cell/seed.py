@@ -19,7 +19,6 @@ from berth.messages.events import (
     AllocationPlaced,
     CohortSet,
     Event,
-    HeldOnNode,
     NodeChanged,
     NodeLost,
     NodeRegistered,
@@ -29,13 +28,13 @@ from berth.messages.events import (
     RequestStatus,
     RequestSubmitted,
     ReservationActivated,
-    ReservationBody,
     ReservationCreated,
     ReservationHeld,
     Transaction,
     about,
 )
 from berth.messages.requests import Request
+from berth.messages.reservation_events import HeldOnNode, ReservationBody
 from berth.model.cluster import Allocation, Node
 from berth.model.ledger import State
 from berth.model.quota import Cohort

@@ -7,8 +7,9 @@ time, or what a node that came back smaller cannot carry any more.
 from collections.abc import Iterable
 
 from berth.ids import AllocationId, RequestKey
-from berth.messages.events import Event, HeldOnNode, How, ReservationActivated, ReservationHeld, Transaction
+from berth.messages.events import Event, How, ReservationActivated, ReservationHeld, Transaction
 from berth.messages.reasons import ReasonCode
+from berth.messages.reservation_events import HeldOnNode
 from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, Node
 from berth.model.ledger import State

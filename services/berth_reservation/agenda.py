@@ -18,9 +18,9 @@ from berth.messages.events import (
     ReservationCreated,
     ReservationEnded,
     ReservationHeld,
-    ReservationStatus,
     Transaction,
 )
+from berth.messages.reservation_events import ReservationStatus
 from berth.model.ledger import State
 from berth.model.reservation import Reservation, ReservationState
 from berth_reservation.activation import activate

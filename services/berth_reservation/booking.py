@@ -10,16 +10,14 @@ from berth.messages.commands import Refusal, RefusalCode
 from berth.messages.documents import NodeState, ReservationDocument, time_text
 from berth.messages.events import (
     Event,
-    HeldOnNode,
     ReservationActivated,
-    ReservationBody,
     ReservationCreated,
     ReservationEnded,
     ReservationHeld,
-    ReservationStatus,
     Transaction,
 )
 from berth.messages.requests import Mode
+from berth.messages.reservation_events import HeldOnNode, ReservationBody, ReservationStatus
 from berth.model.check import check
 from berth.model.cluster import Node
 from berth.model.feasibility import FILTERING, holds, spoken

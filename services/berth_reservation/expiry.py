@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from berth.ids import AllocationId, RequestKey
 from berth.messages.documents import OnExpiry
 from berth.messages.envelope import RECORD_BYTES_MAX, RECORD_EVENTS_MAX
-from berth.messages.events import AllocationsEnded, Event, How, ReservationEnded, ReservationStatus, Transaction
+from berth.messages.events import AllocationsEnded, Event, How, ReservationEnded, Transaction
 from berth.messages.reasons import ReasonCode
+from berth.messages.reservation_events import ReservationStatus
 from berth.model.charging import draws_on
 from berth.model.cluster import AllocationState
 from berth.model.ledger import State

@@ -21,6 +21,8 @@ AllocationKey = tuple[Namespace, AllocationId]
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 """RFC 1123 label of at most 63 characters: such a name is a subject token as it stands."""
 
+NAME_LENGTH_MAX = 63
+
 LABEL_VALUE_PATTERN = r"^(([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?)$"
 """Kubernetes label value: empty, or at most 63 characters that start and end alphanumeric."""
 

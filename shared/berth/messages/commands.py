@@ -5,16 +5,17 @@ Every command has one answer type; a refusal is data inside an answer.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from berth.ids import Attempt, Namespace, NodeId, RequestId, RequestKey, Sequence, Term
-from berth.messages.documents import CohortDocument, NodeDocument, QuotaDocument, ReservationDocument
+from berth.messages.documents import CohortDocument, NodeDocument, QuotaDocument, ReservationDocument, Time
 from berth.messages.events import Transaction, Wake
 from berth.messages.reasons import Reason
 from berth.messages.requests import Document, Name, NamespaceName, NodeName, Request, RequestName
 from berth.messages.stored import RequestField
+from berth.messages.validation import expected
 
 
 class Wire(BaseModel):
@@ -63,10 +64,15 @@ class RefusalCode(StrEnum):
 
 
 class Refusal(Wire):
-    """A typed no. `detail` is for people and names the entity and the numbers."""
+    """A typed no. `detail` is for people and names the entity and the numbers.
+
+    Of a window: `earliest_start`, when one of the same length would work (milliseconds UTC), and who is in its way.
+    """
 
     code: RefusalCode
     detail: str = ""
+    earliest_start: int | None = None
+    in_the_way: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +278,43 @@ class CreateReservation(Document):
 
 
 class CancelReservation(Document):
+    """`evict`: also while something draws on it, which then leaves."""
+
     verb: Literal["cancel"] = "cancel"
+    reservation: Name
+    evict: bool = False
+
+
+class ResizeReservation(Document):
+    """Its new end, its new count, or both: what it is to be, so that asking twice changes it once."""
+
+    reservation: Name
+    end: Time | None = None
+    count: Annotated[int, Field(ge=1, le=1_000)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.end is None and self.count is None:
+            raise expected("expected end, count or both")
+        return self
+
+
+class ExtendReservation(ResizeReservation):
+    """A later end, more units, or both."""
+
+    verb: Literal["extend"] = "extend"
+
+
+class ShrinkReservation(ResizeReservation):
+    """An earlier end, fewer units, or both."""
+
+    verb: Literal["shrink"] = "shrink"
+
+
+class SkipReservation(Document):
+    """Leave out one occurrence that has not begun; its series goes on with the next."""
+
+    verb: Literal["skip"] = "skip"
     reservation: Name
 
 
@@ -319,6 +361,5 @@ class NoResponders:
 
 
 AdminQuota = Annotated[ApplyQuotas | RemoveQuota, Field(discriminator="command")]
-ReservationCommand = Annotated[CreateReservation | CancelReservation, Field(discriminator="verb")]
+ReservationCommand = CreateReservation | CancelReservation | ExtendReservation | ShrinkReservation | SkipReservation
 ADMIN_QUOTA: TypeAdapter[ApplyQuotas | RemoveQuota] = TypeAdapter(AdminQuota)
-RESERVATION_COMMAND: TypeAdapter[CreateReservation | CancelReservation] = TypeAdapter(ReservationCommand)

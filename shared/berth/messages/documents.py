@@ -3,21 +3,28 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from cronsim import CronSim, CronSimError
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 from pydantic.functional_serializers import PlainSerializer
 from pydantic.functional_validators import BeforeValidator
 
 from berth.errors import InvalidCommand, Problem
+from berth.ids import NAME_LENGTH_MAX
 from berth.messages.requests import (
+    SPELLED,
     AffinityTerm,
     Amounts,
     Capacity,
     Constraint,
     Document,
+    LabelKey,
     Labels,
+    Mode,
     Name,
     NamespaceName,
     NodeName,
@@ -167,18 +174,93 @@ class OnExpiry(StrEnum):
     EVICT = "evict"
 
 
-class Owner(Document):
-    """Who may draw: requests of `namespace` whose labels include `labels`."""
+class Use(StrEnum):
+    """R95: where what draws takes its resources. `restricted`: reserved kinds from the reservation only;
+    `aligned`: from the reservation first, the rest from the node.
+    """
 
-    namespace: NamespaceName
+    RESTRICTED = "restricted"
+    ALIGNED = "aligned"
+
+
+class OnNodeLoss(StrEnum):
+    """R92: what becomes of units whose node is lost, drained or gone. `static`: they stay where they are."""
+
+    REPLACE_DOWN = "replace_down"
+    STATIC = "static"
+
+
+class Displace(StrEnum):
+    """Whether a new reservation may take the place of held ones of lower priority."""
+
+    NEVER = "never"
+    LOWER_PRIORITY = "lower_priority"
+
+
+class Owner(Document):
+    """Who may draw: requests of `namespace` (None: of any) whose labels include `labels` (R94)."""
+
+    namespace: NamespaceName | None = None
     labels: Labels = Field(default_factory=dict[str, str])
+
+    @model_validator(mode="after")
+    def _says_somebody(self) -> Self:
+        if self.namespace is None and not self.labels:
+            raise expected("expected a namespace, labels or both")
+        return self
+
+
+class UnitSpread(Document):
+    """Units spread evenly over the domains of `topology_key` (`node`: over nodes), as R34 to R36 for requests."""
+
+    topology_key: LabelKey
+    max_skew: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    min_domains: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    mode: Annotated[Mode, SPELLED] = Mode.REQUIRED
+
+
+class Recurrence(Document):
+    """When a reservation comes again: a cron expression, read in a named time zone (R91).
+
+    A start that the clock skips in spring comes with the first moment after it; one that the clock repeats in
+    autumn comes once. A window lasts its `duration_seconds`, whatever the clock does. `until`: no start after it.
+    """
+
+    cron: str
+    time_zone: str
+    until: Time | None = None
+
+    @field_validator("cron")
+    @classmethod
+    def _is_a_cron_expression(cls, cron: str) -> str:
+        try:
+            CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
+        except CronSimError as error:
+            raise expected(f"expected a cron expression of five fields such as '0 9 * * 1-5' ({error})") from None
+        return cron
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            near = get_close_matches(name, sorted(available_timezones()), n=3, cutoff=0.7)
+            instead = f" (did you mean {' or '.join(near)}?)" if near else ""
+            raise expected(f"expected a time zone such as Europe/Berlin or UTC{instead}") from None
+        return name
+
+
+OCCURRENCE_DIGITS = 7
+"""Of a series' name as much is kept free for `-2`, `-3` and so on."""
 
 
 class ReservationDocument(Document):
     """`count` units of `resources` for the window [start, end).
 
-    `start` absent: now. `nodes` given: exactly there; absent: wherever `constraints` allow.
-    `owners` empty: the namespace itself.
+    `start` absent: now; with `soonest` the window is the first of its length that works, not before `start`.
+    `nodes` given: exactly there; absent: wherever `constraints` and `spread` allow. `owners` empty: the namespace
+    itself. `grace_seconds`: with `on_expiry: evict`, how long what draws may still take to leave.
     """
 
     id: ReservationName
@@ -195,13 +277,27 @@ class ReservationDocument(Document):
     allocate_once: bool = False
     on_expiry: OnExpiry = OnExpiry.KEEP
     release_if_unused_after_seconds: Annotated[int, Field(ge=1)] | None = None
+    soonest: bool = False
+    spread: tuple[UnitSpread, ...] = ()
+    use: Use = Use.RESTRICTED
+    on_node_loss: OnNodeLoss = OnNodeLoss.REPLACE_DOWN
+    displace: Displace = Displace.NEVER
+    grace_seconds: Seconds = 0
+    recurrence: Recurrence | None = None
 
     @model_validator(mode="after")
     def _window_is_whole(self) -> Self:
+        if (self.soonest or self.recurrence) and self.duration_seconds is None:
+            raise expected("expected duration_seconds: how long is each window?")
+        if self.soonest and self.recurrence:
+            raise expected("expected either soonest or recurrence: a series has its own times")
         if (self.end is None) == (self.duration_seconds is None):
             raise expected("expected either end or duration_seconds")
         if self.end is not None and self.start is not None and self.end <= self.start:
-            raise expected("expected end to be after start")
+            instead = f"from {time_text(self.end)} to {time_text(self.start)}"
+            raise expected(f"expected end to be after start (did you mean {instead}?)")
+        if self.recurrence and len(self.id) > NAME_LENGTH_MAX - OCCURRENCE_DIGITS:
+            raise expected(f"expected an id of at most {NAME_LENGTH_MAX - OCCURRENCE_DIGITS} characters for a series")
         return self
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from berth.ids import (
     AllocationId,
@@ -18,29 +18,22 @@ from berth.ids import (
     NodeId,
     RequestId,
     RequestKey,
-    ReservationId,
     Sequence,
     Term,
 )
-from berth.messages.documents import OnExpiry, Owner, Preemption, Reclaim
+from berth.messages.documents import Preemption, Reclaim
+from berth.messages.event_data import EventData
 from berth.messages.reasons import Reason, ReasonCode
-from berth.messages.requests import Constraint, Taint
+from berth.messages.requests import Taint
+from berth.messages.reservation_events import (
+    ReservationActivated,
+    ReservationCreated,
+    ReservationEnded,
+    ReservationHeld,
+)
 from berth.messages.stored import RequestField
 from berth.messages.vectors import Limit, Vector
 from berth.resources import NOTHING
-
-
-class EventData(BaseModel):
-    """Tolerant reader: fields of a newer version are ignored; what is written is exact.
-
-    Whoever reads passes `extra="ignore"`: a document inside is strict by itself.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    def written(self) -> dict[str, Any]:
-        """The `data` member as it is stored: JSON values, nulls left out."""
-        return self.model_dump(mode="json", exclude_none=True)
 
 
 class How(StrEnum):
@@ -221,53 +214,6 @@ class RequestEnded(EventData):
 
 class RequestsForgotten(EventData):
     requests: tuple[RequestId, ...]
-
-
-class ReservationBody(EventData):
-    """A reservation, normalised: whole numbers, times in milliseconds UTC, the window said in full."""
-
-    id: ReservationId
-    resources: Vector
-    count: int
-    start: int
-    end: int
-    nodes: tuple[NodeId, ...] = ()
-    constraints: tuple[Constraint, ...] = ()
-    priority: int = 50
-    owners: tuple[Owner, ...] = ()
-    allocate_once: bool = False
-    on_expiry: OnExpiry = OnExpiry.KEEP
-    release_if_unused_after_seconds: int | None = None
-
-
-class ReservationCreated(EventData):
-    reservation: ReservationBody
-    digest: str
-
-
-class HeldOnNode(EventData):
-    node: NodeId
-    count: int
-
-
-class ReservationHeld(EventData):
-    reservation: ReservationId
-    nodes: tuple[HeldOnNode, ...]
-
-
-class ReservationActivated(EventData):
-    reservation: ReservationId
-
-
-class ReservationStatus(StrEnum):
-    RELEASED = "released"
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-
-
-class ReservationEnded(EventData):
-    reservation: ReservationId
-    status: ReservationStatus
 
 
 EVENT_TYPES: dict[str, tuple[type[EventData], int]] = {

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from berth.ids import Namespace, NodeId, ReservationId, Sequence
-from berth.messages.events import ReservationBody, ReservationStatus
+from berth.messages.reservation_events import ReservationBody, ReservationStatus
 from berth.model.tables import CountedTable, DigestedTable, Journal, Table
 from berth.resources import NOTHING, ONE_INSTANCE, Resources
 

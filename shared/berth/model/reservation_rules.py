@@ -12,15 +12,14 @@ from berth.messages.documents import OnExpiry, time_text
 from berth.messages.events import (
     AllocationsEnded,
     Event,
-    HeldOnNode,
     ReservationActivated,
     ReservationCreated,
     ReservationEnded,
     ReservationHeld,
-    ReservationStatus,
     Transaction,
 )
 from berth.messages.reasons import sentence
+from berth.messages.reservation_events import HeldOnNode, ReservationStatus
 from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, AllocationState
 from berth.model.ledger import State

@@ -3,18 +3,10 @@
 import pytest
 
 from berth.ids import Attempt, NodeId, Sequence
-from berth.messages.events import (
-    Event,
-    NodeChanged,
-    RequestQueued,
-    ReservationEnded,
-    ReservationStatus,
-    Wake,
-    WakeOn,
-    about,
-)
+from berth.messages.events import Event, NodeChanged, RequestQueued, ReservationEnded, Wake, WakeOn, about
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Effect, Request, Taint
+from berth.messages.reservation_events import ReservationStatus
 from berth.model.ledger import State
 from berth.model.read_models import Row
 from berth_console import views

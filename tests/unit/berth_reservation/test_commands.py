@@ -3,7 +3,8 @@
 from typing import Any
 
 from berth.messages.commands import RefusalCode
-from berth.messages.events import ReservationCreated, ReservationEnded, ReservationStatus
+from berth.messages.events import ReservationCreated, ReservationEnded
+from berth.messages.reservation_events import ReservationStatus
 from berth.model.reservation import ReservationState
 from berth_reservation.pace import Pace
 from tests.builders import HOUR, MINUTE, SECOND, T0, TEAM_A, TEAM_B, a_node, a_quota, a_request, ended, placed

@@ -16,12 +16,12 @@ from berth.messages.events import (
     RequestStatus,
     ReservationEnded,
     ReservationHeld,
-    ReservationStatus,
     Wake,
     WakeOn,
     about,
 )
 from berth.messages.reasons import Reason, ReasonCode
+from berth.messages.reservation_events import ReservationStatus
 from berth.model.ledger import State
 from berth.model.reservation import ReservationState
 from tests.builders import (

@@ -13,13 +13,13 @@ from berth.messages.events import (
     RequestQueued,
     RequestSubmitted,
     ReservationEnded,
-    ReservationStatus,
     Wake,
     WakeOn,
     about,
 )
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
+from berth.messages.reservation_events import ReservationStatus
 from berth_scheduler.limits import Limits
 from tests.builders import (
     HOUR,

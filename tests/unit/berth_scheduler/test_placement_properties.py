@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from berth.ids import NodeId, ReservationId
-from berth.messages.events import Event, NodeChanged, ReservationEnded, ReservationStatus, Transaction
+from berth.messages.events import Event, NodeChanged, ReservationEnded, Transaction
 from berth.messages.requests import Request, Taint
+from berth.messages.reservation_events import ReservationStatus
 from berth.model.check import check
 from berth.model.ledger import State
 from berth_scheduler.board import Board

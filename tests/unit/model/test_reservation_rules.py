@@ -7,7 +7,6 @@ from berth.messages.events import (
     AllocationPlaced,
     AllocationsEnded,
     Event,
-    HeldOnNode,
     How,
     NodeLeft,
     RequestEnded,
@@ -17,13 +16,13 @@ from berth.messages.events import (
     ReservationActivated,
     ReservationEnded,
     ReservationHeld,
-    ReservationStatus,
     Transaction,
     Wake,
     WakeOn,
     about,
 )
 from berth.messages.reasons import Reason, ReasonCode
+from berth.messages.reservation_events import HeldOnNode, ReservationStatus
 from berth.model.charging import recount_usage
 from berth.model.check import check
 from berth.model.ledger import State
