@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from berth import subjects
+from berth.adapters.users import seed_file
 from berth.errors import InvalidSetting
 from berth_cli.folder import Folder
 from berth_cli.processes import Program
@@ -80,7 +81,7 @@ def services(
     """
     made: list[ProcessSpec] = []
     forwarded_to = environment.get(_OTLP_ENDPOINT)
-    for role, names, own in _roles(wish, members, addresses):
+    for role, names, own in _roles(folder, wish, members, addresses):
         prefix = f"BERTH_{role.upper()}_"
         for name in names:
             told = {
@@ -108,11 +109,15 @@ def services(
 
 
 def _roles(
-    wish: Wish, members: tuple[str, ...], addresses: Addresses
+    folder: Folder, wish: Wish, members: tuple[str, ...], addresses: Addresses
 ) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
     """Role, names, and what only this role is told."""
     found: list[tuple[str, tuple[str, ...], dict[str, str]]] = [
-        (subjects.RAFT, members, {"MEMBERS": _as_json(members)}),
+        (
+            subjects.RAFT,
+            members,
+            {"MEMBERS": _as_json(members), "WATCH_NKEY_FILE": str(seed_file(folder.keys, subjects.WATCH))},
+        ),
         (subjects.QUOTA, ("quota-1",), {}),
         (subjects.SCHEDULER, tuple(f"scheduler-{number}" for number in range(1, wish.schedulers + 1)), {}),
         (subjects.RESERVATION, ("reservation-1",), {}),

@@ -159,6 +159,11 @@ class Proposals:
         flying = self._land(name)
         return [] if flying is None else _all(flying, NOBODY)
 
+    def leader_elected(self, now_ms: int) -> None:
+        """Who was asked does not lead any more: nothing that flies is waited for any longer."""
+        for flying in self._flying.values():
+            flying.again_at = min(flying.again_at, now_ms)
+
     def overdue(self, now_ms: int) -> list[Answered]:
         """Proposals that nobody answered in time: perhaps committed, perhaps not."""
         late = [name for name, flying in self._flying.items() if flying.again_at <= now_ms]

@@ -113,6 +113,8 @@ class QuotaService:
             if known is not None:  # else it was forgotten in the same record
                 effects += self._decided(known, traceparent, leaves=leaves)
         self._evaluations.news()
+        if record.elected is not None:
+            self._proposals.leader_elected(now_ms)
         if not self.is_active and waitlist.wants_drive:
             waitlist.ignore_news()
             self._nudges.want(self.state.sequence)

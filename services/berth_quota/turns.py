@@ -3,7 +3,8 @@
 Schedulers that place on one view choose the same nodes: of two evaluations under way together, much of the
 second loses its race at the leader, is placed and judged again, and waits for a retry (measured at load: two
 refusals for three placements). So the next one leaves when the last is answered, with everything that arrived
-meanwhile, and names the record that holds the outcome. A scheduler that stays silent holds up the others for a few turns' time at most.
+meanwhile, and names the record that holds the outcome. A scheduler that stays
+silent holds up the others for a few turns' time at most.
 """
 
 from collections.abc import Callable, Iterable

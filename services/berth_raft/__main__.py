@@ -44,6 +44,7 @@ async def serve(settings: RaftNodeSettings) -> int:
         return 0 if asked.done() else 1
     finally:
         await node.stop()
+        await machine.close()
         telemetry.close()
 
 

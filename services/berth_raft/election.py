@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from berth import subjects
-from berth.ports import Bus, Clock, Envelope
+from berth.adapters.connection import Connection
+from berth.ports import Clock, Envelope
 from berth_raft.core.effects import Effect, HardState, Persist, RoleChanged, Send
 from berth_raft.core.messages import Tip
 from berth_raft.core.node import RaftCore
 from berth_raft.core.wire import MalformedMessage, decode, encode
+from berth_raft.notice import AGAIN_S, OVERDUE_HEARTBEATS, PROBE, LeaderNotice
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Election:
     def __init__(
         self,
         core: RaftCore,
-        bus: Bus,
+        bus: Connection,
         clock: Clock,
         persist: Callable[[HardState], Awaitable[None]],
         on_role: Callable[[RoleChanged], None],
@@ -61,19 +63,26 @@ class Election:
         self._to_persist: asyncio.Queue[Persist] = asyncio.Queue()
         self._persisting: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
+        self._notice = LeaderNotice(core.node_id, bus, self._leader_gone)
+        self._overdue: asyncio.TimerHandle | None = None
+        self._watched_us: int | None = None
         self.malformed = 0
+        self.notices = 0
 
     async def start(self) -> None:
         self._persisting = asyncio.get_running_loop().create_task(self._persist_in_order())
         pattern = subjects.RAFT_PEER.pattern(to=self._core.node_id)
         self._unsubscribe = await self._bus.subscribe(pattern, self._receive)
+        await self._notice.start()
         self._perform(self._core.tick(self._clock.monotonic_us()))
 
     async def stop(self) -> None:
         if self._unsubscribe is not None:
             self._unsubscribe()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._notice.stop()
+        for timer in (self._timer, self._overdue):
+            if timer is not None:
+                timer.cancel()
         if self._persisting is not None:
             self._persisting.cancel()
             await asyncio.gather(self._persisting, return_exceptions=True)
@@ -120,7 +129,7 @@ class Election:
 
     def _receive(self, envelope: Envelope) -> None:
         tokens = subjects.RAFT_PEER.tokens(envelope.subject)
-        if tokens is None:
+        if tokens is None or envelope.payload == PROBE:
             return
         try:
             message = decode(envelope.payload)
@@ -128,6 +137,48 @@ class Election:
             self.malformed += 1
             return
         self._perform(self._core.step(self._clock.monotonic_us(), tokens["sender"], message))
+
+    # ------------------------------------------------------------------ hearing early that the leader is gone
+
+    def suspect(self, name: str) -> None:
+        """A connection of `name` has ended; if it leads, ask whether anything of it is left."""
+        if name == self._core.leader and name != self._core.node_id:
+            self._notice.ask(name)
+            for wait_s in AGAIN_S:
+                asyncio.get_running_loop().call_later(wait_s, self._ask_again, name)
+
+    def _ask_again(self, name: str) -> None:
+        if name == self._core.leader:
+            self._notice.ask(name)
+
+    def _leader_gone(self, name: str) -> None:
+        if name == self._core.leader and name != self._core.node_id:
+            self.notices += 1
+            log.info("leader_gone_noticed", extra={"leader": name, "term": self._core.term})
+            self._perform(self._core.leader_gone(self._clock.monotonic_us()))
+
+    def _watch(self) -> None:
+        """Keep an eye on the leader whose heartbeat was accepted last."""
+        heard_us = self._core.leader_heard_us if self._core.leader is not None else None
+        if heard_us == self._watched_us:
+            return
+        self._watched_us = heard_us
+        if self._overdue is not None:
+            self._overdue.cancel()
+        if heard_us is not None:
+            patience_us = OVERDUE_HEARTBEATS * self._core.settings.heartbeat_us
+            wait_us = heard_us + patience_us - self._clock.monotonic_us()
+            self._overdue = asyncio.get_running_loop().call_later(wait_us / 1e6, self._ask_overdue)
+
+    def _ask_overdue(self) -> None:
+        """Ask for the leader, and again until it is heard or given up."""
+        leader = self._core.leader
+        if leader is not None and leader != self._core.node_id:
+            self._notice.ask(leader)
+            wait_us = self._core.settings.heartbeat_us // 4
+            self._overdue = asyncio.get_running_loop().call_later(wait_us / 1e6, self._ask_overdue)
+
+    # ------------------------------------------------------------------ the core's effects
 
     def _tick(self) -> None:
         self._perform(self._core.tick(self._clock.monotonic_us()))
@@ -150,6 +201,7 @@ class Election:
         wait_us = max(0, self._core.deadline() - self._clock.monotonic_us())
         # A little late rather than a little early: an early tick would find nothing due and spin.
         self._timer = asyncio.get_running_loop().call_later(wait_us / 1e6 + 0.0001, self._tick)
+        self._watch()
 
     async def _persist_in_order(self) -> None:
         while True:
@@ -171,7 +223,7 @@ class ElectionThread:
     def __init__(
         self,
         make_core: Callable[[], RaftCore],
-        connect: Callable[[], Awaitable[Bus]],
+        connect: Callable[[], Awaitable[Connection]],
         disk: HardStateDisk,
         clock: Clock,
         on_role: Callable[[RoleChanged], None],
@@ -221,6 +273,9 @@ class ElectionThread:
 
     def transfer(self, to: str | None) -> None:
         self._call(lambda election: election.transfer(to))
+
+    def suspect(self, name: str) -> None:
+        self._call(lambda election: election.suspect(name))
 
     def _call(self, act: Callable[[Election], None]) -> None:
         election = self._election

@@ -10,9 +10,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
+
 from berth.adapters.nats_bus import BusSettings, NatsBus
+from berth.adapters.permissions import DISCONNECTS
 from berth.adapters.system_clock import SystemClock
-from berth.errors import InvalidSetting
+from berth.errors import BerthError, InvalidSetting
+from berth.ports import Envelope
+from berth.subjects import WATCH
 from berth_raft import hard_state
 from berth_raft.core.effects import Amnesiac, HardState, RoleChanged
 from berth_raft.core.node import RaftCore
@@ -36,6 +41,20 @@ def keep_pauses_short() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
+def _watch_lost(why: str) -> None:
+    log.warning("disconnects_not_watched", extra={"why": why})
+
+
+def _tell_ended(envelope: Envelope, ended: Callable[[str], None]) -> None:
+    """Any client may give itself any name: whoever is told asks before it believes."""
+    try:
+        name = orjson.loads(envelope.payload)["client"]["name"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return
+    if isinstance(name, str):
+        ended(name)
+
+
 class Machine:
     """The `Outside` of one process. `lost` is called on the main loop when a connection is closed for good."""
 
@@ -51,6 +70,7 @@ class Machine:
         self._folder: Path = settings.data_dir
         self._main = asyncio.get_running_loop()
         self._lost = lost
+        self._watch: NatsBus | None = None
 
     async def connect(self, *, keeps: bool) -> NatsBus:
         settings = BusSettings(
@@ -61,6 +81,22 @@ class Machine:
             keeps_while_disconnected=keeps,
         )
         return await NatsBus.connect(settings, lost=self._on_lost)
+
+    async def watch(self, ended: Callable[[str], None]) -> None:
+        """What the server tells its system account: a hint, so a node does as well without it."""
+        seed = self._settings.watch_nkey_file
+        if seed is None:
+            return
+        settings = BusSettings(url=self._settings.nats_url, user=WATCH, seed_file=seed)
+        try:
+            self._watch = await NatsBus.connect(settings, lost=_watch_lost)
+            await self._watch.subscribe(DISCONNECTS, lambda envelope: _tell_ended(envelope, ended))
+        except BerthError as error:
+            log.warning("disconnects_not_watched", extra={"why": error.message})
+
+    async def close(self) -> None:
+        if self._watch is not None:
+            await self._watch.close()
 
     def _on_lost(self, why: str) -> None:
         """Called on whichever loop the connection belongs to."""

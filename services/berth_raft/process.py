@@ -71,6 +71,7 @@ class RunningElection(ElectionControl, Protocol):
     async def stop(self) -> None: ...
     def view(self) -> MemberView: ...
     def transfer(self, to: str | None) -> None: ...
+    def suspect(self, name: str) -> None: ...
 
 
 class Outside(Protocol):
@@ -83,6 +84,10 @@ class Outside(Protocol):
 
     async def connect(self, *, keeps: bool) -> NodeConnection:
         """A connection of this node's user. `keeps`: what is published while it is down may leave later."""
+        ...
+
+    async def watch(self, ended: Callable[[str], None]) -> None:
+        """Calls `ended` with the user of each connection that ends, where this node may know; until it is closed."""
         ...
 
     def promises(self, *, ledger_term: int) -> Promises:
@@ -180,6 +185,7 @@ class RaftNode:
         self._leadership.election = self._election
         await self._subscribe()
         await self._election.start()
+        await self._outside.watch(self._election.suspect)
         self._election.set_eligible(False)
         task = asyncio.create_task(self._leadership.run(), name="leadership")
         task.add_done_callback(self._leadership_ended)

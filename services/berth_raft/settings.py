@@ -1,5 +1,6 @@
 """What an operator may change about a raft node. Raft's own numbers are the field's four."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -21,5 +22,9 @@ class RaftNodeSettings(ServiceSettings):
     """And at most this long: each wait is drawn between the two."""
     heartbeat_ms: Annotated[int, Field(ge=5)] = 50
     """How often a leader is heard."""
+    watch_nkey_file: Path | None = None
+    """Seed of the system account's `watch`: with it the server tells at once when the leader's process ends; None: a
+    leader that has died is noticed by its silence, some 60 ms later.
+    """
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
     """Of the LEDGER stream; checked at every start."""

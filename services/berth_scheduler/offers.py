@@ -132,6 +132,11 @@ class Offers(Generic[P]):
         if one is not None:
             one.ask_at = now_ms + self.limits.retry_ms
 
+    def leader_elected(self, now_ms: int) -> None:
+        """Who was asked does not lead any more: ask the next one now, not when patience ends."""
+        for one in self._open.values():
+            one.ask_at = min(one.ask_at, now_ms)
+
     def due(self, now_ms: int) -> tuple[list[Effect], list[P]]:
         """What to send again now, and the purposes that have waited too long."""
         effects: list[Effect] = []

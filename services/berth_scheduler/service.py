@@ -80,6 +80,9 @@ class SchedulerService:
         self.state.fold(record)
         self._evaluations.folded(record)
         self._nodes.folded(record, now_ms)
+        if record.elected is not None:
+            self._placements.leader_elected(now_ms)
+            self._steps.leader_elected(now_ms)
         return self._evaluations.answers()
 
     # ------------------------------------------------------------------ messages

@@ -23,7 +23,7 @@ __all__ = ["real_server"]
 
 SERVICES = "raft-1 scheduler-1 quota-1 reservation-1 console"
 READERS = f"{SERVICES} admin"
-USERS = f"{READERS} agent agent-n1 client client-team-a init".split()
+USERS = f"{READERS} agent agent-n1 client client-team-a init watch".split()
 NOBODY = ""
 
 MAY_PUBLISH = {
@@ -157,7 +157,7 @@ MAY_SUBSCRIBE = {
     "$SRV.PING": SERVICES,
     "$SRV.>": SERVICES,
     "$SYS.>": NOBODY,
-    "$SYS.ACCOUNT.BERTH.DISCONNECT": NOBODY,
+    "$SYS.ACCOUNT.BERTH.DISCONNECT": "watch",
     "$JS.>": NOBODY,
     "$JS.EVENT.ADVISORY.>": NOBODY,
 }
@@ -242,6 +242,7 @@ def test_the_table_has_a_row_for_every_subject_and_a_user_of_every_role(tmp_path
         ("berth.v1.evaluate scheduler", "berth.v1.evaluate", "scheduler-1 may subscribe to berth.v1.evaluate thieves"),
         ("_INBOX_client.>", ">", "client may subscribe to _INBOX_quota-1.>"),
         ("_INBOX_console.>", "berth.v1.ledger", "console may subscribe to berth.v1.ledger"),
+        ("$SYS.ACCOUNT.BERTH.DISCONNECT", "$SYS.>", "watch may subscribe to $SYS.>"),
     ],
 )
 async def test_a_wildcard_put_back_is_seen(tmp_path: Path, narrow: str, wide: str, seen: str) -> None:

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
 
+from berth.sim.faults import NetworkFaults
 from berth.sim.jetstream import Mishap
-from berth.sim.network import NetworkFaults, SimulatedBus
+from berth.sim.network import SimulatedBus
 from berth.subjects import LEDGER_STREAM, QUOTA_CONSUMER, REQUESTS_STREAM
 from tests.simulation.cluster_clients import Client
 from tests.simulation.cluster_world import ClusterWorld

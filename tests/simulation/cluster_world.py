@@ -26,7 +26,8 @@ from berth.messages.events import Transaction
 from berth.model.ledger import State
 from berth.runtime.logs import TextLines
 from berth.runtime.runner import Runner, Surroundings
-from berth.sim.network import NO_FAULTS, NetworkFaults, SimulatedBus
+from berth.sim.faults import NO_FAULTS, NetworkFaults
+from berth.sim.network import SimulatedBus
 from berth.sim.virtual_time import SimulatedClock
 from berth.subjects import REQUEST, REQUESTS_STREAM
 from berth_agent.reporting import NodeReport, surroundings

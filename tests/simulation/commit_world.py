@@ -17,8 +17,9 @@ from berth.messages.commands import Proposal, ProposalAnswer, RefusalCode
 from berth.messages.events import Transaction
 from berth.ports import Appended, Envelope
 from berth.runtime.telemetry import NoSpans
+from berth.sim.faults import NO_FAULTS, NetworkFaults
 from berth.sim.jetstream import SimulatedJetStream
-from berth.sim.network import NO_FAULTS, NetworkFaults, SimulatedBus, SimulatedNetwork
+from berth.sim.network import SimulatedBus, SimulatedNetwork
 from berth.sim.virtual_time import SimulatedClock
 from berth.wire import codec
 from berth_raft.commit import first_record
@@ -58,6 +59,9 @@ class SimulatedMachine:
         bus = self._world.network.bus(self._name, keeps_while_disconnected=keeps)
         self.buses.append(bus)
         return bus
+
+    async def watch(self, ended: Callable[[str], None]) -> None:
+        self._world.network.on_disconnect.append(ended)
 
     def promises(self, *, ledger_term: int) -> Disk:
         del ledger_term

@@ -126,6 +126,20 @@ def test_a_calm_cluster_keeps_its_leader() -> None:
     told(story())
 
 
+def test_who_is_told_that_the_leader_died_does_not_wait_for_a_timeout(seed: int) -> None:
+    async def story() -> None:
+        world = CommitWorld(seed)
+        await world.open(a_node())
+        await asyncio.sleep(1)
+        old = world.leader()
+        assert old is not None
+        await world.crash(old)
+        await asyncio.sleep(0.14)
+        assert world.leader() not in (None, old), "less than the shortest election timeout later"
+
+    told(story())
+
+
 def test_a_leader_in_doubt_reads_back_before_it_goes_on() -> None:
     async def story() -> None:
         world = CommitWorld(2)

@@ -15,8 +15,9 @@ from berth.adapters.streams import create_streams
 from berth.errors import Halted, TimedOut, Unreachable
 from berth.ids import Sequence
 from berth.ports import Appended, InDoubt, LostRace
+from berth.sim.faults import NO_FAULTS, NetworkFaults
 from berth.sim.jetstream import Mishap, SimulatedJetStream
-from berth.sim.network import NO_FAULTS, NetworkFaults, SimulatedNetwork
+from berth.sim.network import SimulatedNetwork
 from berth.sim.virtual_time import Deadlock, run
 
 FAULTY = NetworkFaults(delay_us=(100, 20_000), dropped_permille=20, doubled_permille=20)

@@ -64,7 +64,8 @@ def test_each_process_signs_in_as_itself(services: dict[str, dict[str, Any]]) ->
         told: dict[str, str] = service.get("environment", {})
         named = {name.rpartition("_")[2]: value for name, value in told.items() if name.endswith("_USER")}
         seeds = [value for name, value in told.items() if name.endswith("_NKEY_FILE")]
-        assert seeds == [f"/berth/keys/{user}.nk" for user in named.values()]
+        watches = ["/berth/keys/watch.nk"] if "BERTH_RAFT_USER" in told else []
+        assert seeds == [f"/berth/keys/{user}.nk" for user in named.values()] + watches
         users += named.values()
 
     assert len(users) == len(set(users)) == len(services) - len(ONE_SHOTS | FOREIGN)

@@ -60,7 +60,7 @@ class RaftCore:
         self._last_step_down: str | None = None
 
         self._now_us = now_us
-        self._leader_heard_us: int | None = None
+        self.leader_heard_us: int | None = None  # when a heartbeat was last accepted
         self._heartbeat_due_us = now_us
         self._peers = Peers(settings.others(node_id))
         self._outbox = Outbox()
@@ -238,7 +238,7 @@ class RaftCore:
         if self._role is Role.FOLLOWER and self._leader is not None:
             heirs = [name for name in self.settings.members if name != self._leader]
             rank = heirs.index(self.node_id) if self.node_id in heirs else len(heirs)
-            self._leader, self._leader_heard_us, self._active = None, None, False
+            self._leader, self.leader_heard_us, self._active = None, None, False
             self._timer.pull_forward(self._now_us + rank * self.settings.heartbeat_us // 4)
         return self._finish(before)
 
@@ -293,9 +293,9 @@ class RaftCore:
             return False
         if self._role is Role.LEADER:
             return True
-        if self._leader is None or self._leader_heard_us is None:
+        if self._leader is None or self.leader_heard_us is None:
             return False
-        return self._now_us - self._leader_heard_us < self._min_us
+        return self._now_us - self.leader_heard_us < self._min_us
 
     def _grants(self, request: Request) -> bool:
         """The same question for both rounds (thesis section 3.4 and 3.6.1): term, vote, tip."""
@@ -318,7 +318,7 @@ class RaftCore:
             self._become_follower(
                 heartbeat.term, leader=heartbeat.leader, active=heartbeat.active, why="heard another leader"
             )
-            self._leader_heard_us = self._now_us
+            self.leader_heard_us = self._now_us
             self._timer.leader_known()
             self._timer.restart(self._now_us)
         self._outbox.send(

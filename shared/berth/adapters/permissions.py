@@ -9,9 +9,24 @@ from dataclasses import dataclass
 
 from berth import subjects
 from berth.adapters.users import User
-from berth.subjects import ADMIN, CLIENT, CLUSTER, INIT, LEDGER_READERS, QUOTA, RAFT, SCHEDULER, SERVICES, Subject
+from berth.subjects import (
+    ADMIN,
+    CLIENT,
+    CLUSTER,
+    INIT,
+    LEDGER_READERS,
+    QUOTA,
+    RAFT,
+    SCHEDULER,
+    SERVICES,
+    WATCH,
+    Subject,
+)
 
 RESPONSE_SECONDS = 10
+ACCOUNT = "BERTH"
+DISCONNECTS = f"$SYS.ACCOUNT.{ACCOUNT}.DISCONNECT"
+"""Where the server tells the system account that a connection of ours has ended."""
 LEDGER = subjects.LEDGER_STREAM.name
 REQUESTS = subjects.REQUESTS_STREAM.name
 
@@ -44,6 +59,8 @@ class Permissions:
 
 def permissions(user: User) -> Permissions:
     """Everything that `user` may do; what is not listed, the server refuses."""
+    if user.role == WATCH:
+        return Permissions(publish=(), subscribe=(DISCONNECTS,), answers=0)
     publish = [pattern for subject in subjects.SUBJECTS for pattern in _published(subject, user)]
     subscribe = [pattern for subject in subjects.SUBJECTS for pattern in _subscribed(subject, user)]
     subscribe.append(f"_INBOX_{user.name}.>")

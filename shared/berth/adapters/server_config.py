@@ -6,18 +6,18 @@ read again on SIGHUP (RAFT section 6).
 
 import ipaddress
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from berth.adapters.connection import PAYLOAD_BYTES_MAX
-from berth.adapters.permissions import RESPONSE_SECONDS, permissions
+from berth.adapters.permissions import ACCOUNT, RESPONSE_SECONDS, permissions
 from berth.adapters.users import User
 from berth.errors import InvalidSetting
+from berth.subjects import WATCH
 
 CONFIG_FILE = "nats.conf"
 USERS_FILE = "users.conf"
-ACCOUNT = "BERTH"
 SYSTEM_ACCOUNT = "SYS"
 ANY_PORT = -1
 """The server takes a free port and writes it to its ports file."""
@@ -96,6 +96,7 @@ def render(settings: ServerSettings) -> str:
 
 def render_users(users: Iterable[User], *, consumers_max: int = 256) -> str:
     """The text of `users.conf`: the accounts, and for each user its public key and its allow-lists."""
+    users = list(users)
     lines = [
         "accounts {",
         f"  {ACCOUNT} {{",
@@ -104,10 +105,14 @@ def render_users(users: Iterable[User], *, consumers_max: int = 256) -> str:
         f"      max_consumers: {consumers_max}",
         "    }",
         "    users: [",
-        *(line for user in users for line in _user(user)),
+        *(line for user in users if user.role != WATCH for line in _user(user)),
         "    ]",
         "  }",
-        f"  {SYSTEM_ACCOUNT} {{}}",
+        f"  {SYSTEM_ACCOUNT} {{",
+        "    users: [",
+        *(line for user in users if user.role == WATCH for line in _user(user)),
+        "    ]",
+        "  }",
         "}",
         f"system_account: {SYSTEM_ACCOUNT}",
     ]
@@ -136,7 +141,10 @@ def _user(user: User) -> list[str]:
     return [*lines, "      } }"]
 
 
-def _allow(verb: str, patterns: Iterable[str]) -> list[str]:
+def _allow(verb: str, patterns: Sequence[str]) -> list[str]:
+    """An empty allow-list would allow everything."""
+    if not patterns:
+        return [f'        {verb}: {{ deny: ">" }}']
     return [
         f"        {verb}: {{ allow: [",
         *(f"          {_text(pattern)}" for pattern in patterns),

@@ -75,7 +75,7 @@ def standard_users(
     folder: Path, *, raft: int = 3, schedulers: int = 2, quotas: int = 2, reservations: int = 1
 ) -> list[User]:
     """The users of one cluster: every process that `berth up` and compose run, `client` for every namespace,
-    `admin`, `init`, and `agent` for any node.
+    `admin`, `init`, `watch`, and `agent` for any node.
     """
     counts = {
         subjects.RAFT: raft,
@@ -88,7 +88,7 @@ def standard_users(
         for role, count in counts.items()
         for number in range(1, count + 1)
     ]
-    single = (subjects.CONSOLE, subjects.AGENT, subjects.CLIENT, subjects.ADMIN, subjects.INIT)
+    single = (subjects.CONSOLE, subjects.AGENT, subjects.CLIENT, subjects.ADMIN, subjects.INIT, subjects.WATCH)
     return users + [create_user(folder, name=role, role=role) for role in single]
 
 

@@ -15,6 +15,7 @@ from random import Random
 from berth.adapters.connection import INBOX, PAYLOAD_BYTES_MAX, headers_size
 from berth.errors import InvalidCommand, Overloaded, Problem, Unreachable
 from berth.ports import Envelope
+from berth.sim.faults import NO_FAULTS, NetworkFaults
 from berth.sim.matching import matches
 
 NO_RESPONDERS = 503
@@ -23,24 +24,6 @@ RECONNECT_SECONDS = 0.05
 FLUSH_SECONDS = 10.0
 _AFTER_SECONDS = 1e-7
 """Between two messages of one connection, so that timers cannot change their order."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkFaults:
-    """What may happen to one message on one hop. `delay_us`: least and most, microseconds.
-
-    Doubled is only what the server delivers: what a client sends once, the server reads at most once.
-    Without `reordered`, what one connection sends or receives keeps its order, as on TCP; a stream's messages
-    to a consumer always do.
-    """
-
-    delay_us: tuple[int, int] = (0, 0)
-    dropped_permille: int = 0
-    doubled_permille: int = 0
-    reordered: bool = False
-
-
-NO_FAULTS = NetworkFaults()
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -75,11 +58,13 @@ class SimulatedNetwork:
         self._connections: list[SimulatedBus] = []
         self._numbers = itertools.count(1)
         self.on_stop: list[Callable[[], None]] = []
+        self.on_disconnect: list[Callable[[str], None]] = []
+        """Called with the user of each connection that ends while the server runs, as it tells its system account."""
 
     def bus(self, user: str, *, keeps_while_disconnected: bool = True) -> "SimulatedBus":
         """A new connection of `user`, up at once when the server runs."""
         inbox = f"{INBOX}{user}.sim{next(self._numbers)}"
-        connection = SimulatedBus(self, inbox, keeps_while_disconnected=keeps_while_disconnected)
+        connection = SimulatedBus(self, user, inbox, keeps_while_disconnected=keeps_while_disconnected)
         self._connections.append(connection)
         return connection
 
@@ -134,6 +119,12 @@ class SimulatedNetwork:
     def listeners_changed(self) -> None:
         """A connection came or went, so other listeners match."""
         self._matching.clear()
+
+    def disconnected(self, user: str) -> None:
+        """Tell who watches; after the server has dropped the connection's subscriptions."""
+        if self.running and self._frozen is None:
+            for told in self.on_disconnect:
+                asyncio.get_running_loop().call_soon(told, user)
 
     def forget(self, connection: "SimulatedBus") -> None:
         """A process is gone, and its subscriptions with it."""
@@ -253,8 +244,9 @@ class SimulatedNetwork:
 class SimulatedBus:
     """One process's connection, behind the same port as `berth.adapters.nats_bus.NatsBus`."""
 
-    def __init__(self, network: SimulatedNetwork, inbox: str, *, keeps_while_disconnected: bool) -> None:
+    def __init__(self, network: SimulatedNetwork, user: str, inbox: str, *, keeps_while_disconnected: bool) -> None:
         self._network = network
+        self._user = user
         self._keeps = keeps_while_disconnected
         self._inbox = inbox
         self._inboxes = itertools.count(1)
@@ -296,6 +288,7 @@ class SimulatedBus:
         self._up.clear()
         self.number += 1
         self._network.listeners_changed()
+        self._network.disconnected(self._user)
         for lost, _ in tuple(self._listeners):
             if lost is not None:
                 lost()

@@ -131,6 +131,20 @@ def test_a_proposal_that_nobody_is_there_to_take_is_made_again() -> None:
     assert walk.said("web") == [("rejected", 1)]
 
 
+def test_when_another_leads_what_was_proposed_to_the_last_one_is_proposed_at_once() -> None:
+    walk = a_walk()
+    walk.hold_leader = True
+    walk.submit(wants("web", reservation="unknown"))
+    assert len(walk.proposals) == 1
+
+    walk.elected("raft-2", term=2)
+
+    assert len(walk.proposals) == 2
+    walk.hold_leader = False
+    walk.run()
+    assert walk.said("web") == [("rejected", 1)]
+
+
 def test_a_scheduler_that_is_not_ready_is_asked_again_soon() -> None:
     walk = a_walk()
     walk.scheduler.verdicts["web"] = verdict("web", Verdict.UNAVAILABLE)

@@ -45,7 +45,9 @@ from berth.messages.documents import NodeState
 from berth.messages.envelope import Record, tip_of
 from berth.messages.events import (
     AllocationPlaced,
+    Event,
     EventData,
+    LeaderElected,
     RequestPlaced,
     RequestSubmitted,
     Transaction,
@@ -259,6 +261,17 @@ class Walk:
     def happened(self, *transactions: Transaction) -> None:
         """Somebody else brings this about, and then everybody acts on it."""
         assert self.commit(*transactions) == [None] * len(transactions)
+        self.run()
+
+    def elected(self, leader: str, term: int) -> None:
+        """Another one leads; what was proposed to the last one is lost."""
+        self._proposed.clear()
+        barrier = Event(LeaderElected(term=Term(term), leader=leader, prev_term=Term(term - 1)))
+        record = a_record(self.leader.sequence + 1, (barrier,), at=self.leader.at)
+        self.leader.fold(record)
+        self._records.append(record)
+        for service in list(self.services):
+            self._perform(service, service.fold(record, self.now))
         self.run()
 
     def record(self, sequence: int) -> Record:

@@ -4,6 +4,7 @@ import pytest
 
 from berth.ids import Sequence, Term
 from berth.messages.commands import ProposalAnswer, Refusal, RefusalCode
+from berth.messages.events import Event, LeaderElected
 from berth_scheduler.limits import Limits
 from tests.builders import T0, a_node, a_quota, a_request, placed
 from tests.unit.berth_scheduler.stage import Leader, Stage, item, refused
@@ -153,6 +154,19 @@ def test_without_an_answer_the_same_proposal_is_sent_again_under_the_same_id() -
     assert again == lost
     stage.run()
     assert stage.verdicts() == {"a": "accepted"}
+
+
+def test_when_another_leads_it_is_asked_at_once_under_the_same_id() -> None:
+    stage = Stage(a_node())
+    stage.evaluate(item(A))
+    stage.settle()
+    lost = stage.offers.pop()
+
+    stage.leader.happened((Event(LeaderElected(term=Term(2), leader="raft-2", prev_term=Term(1))),), at=T0)
+    stage.fold()
+    stage.settle()
+
+    assert stage.offers == [lost]
 
 
 def test_where_nobody_leads_the_proposal_is_tried_again_soon() -> None:
