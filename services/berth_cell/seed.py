@@ -22,7 +22,6 @@ from berth.messages.events import (
     NodeChanged,
     NodeLost,
     NodeRegistered,
-    QuotaSet,
     RequestPlaced,
     RequestQueued,
     RequestStatus,
@@ -41,7 +40,7 @@ from berth.model.quota import Cohort
 from berth.model.reservation import ReservationState
 from berth.resources import ONE_INSTANCE
 from berth.wire.codec import request_digest
-from berth_quota.administration import cohort_set, quota_set
+from berth_quota.administration import cohort_set, quota_set, stated
 from berth_reservation.booking import choose, digest_of, normalised
 from berth_scheduler.node_events import node_registered
 
@@ -155,20 +154,7 @@ def of_state(state: State, *, without: frozenset[RequestKey] = frozenset()) -> l
     found: list[Dated] = [(began, _node(node)) for _, node in sorted(state.cluster.nodes.items())]
     for name, cohort in sorted(state.quotas.cohorts.items()):
         found.append((began, (Event(_cohort_set(name, cohort)),)))
-    for namespace, quota in sorted(state.quotas.quotas.items()):
-        data = QuotaSet(
-            hard=dict(quota.hard),
-            soft=dict(quota.soft),
-            cohort=quota.cohort,
-            burst_percent=quota.burst_percent,
-            grace_seconds=quota.grace_seconds,
-            borrowing_limit=None if quota.borrowing_limit is None else dict(quota.borrowing_limit),
-            lending_limit=None if quota.lending_limit is None else dict(quota.lending_limit),
-            weight_permille=quota.weight_permille,
-            reclaim=quota.reclaim,
-            preemption=quota.preemption,
-        )
-        found.append((began, (Event(data, namespace),)))
+    found += [(began, (stated(quota),)) for _, quota in sorted(state.quotas.quotas.items())]
     found += [(began, transaction) for transaction in _open_reservations(state)]
     return found + sorted(_requests(state, without), key=lambda dated: dated[0])
 

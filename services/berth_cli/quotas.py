@@ -1,4 +1,4 @@
-"""`berth quota set|apply|show|list|explain|remove`."""
+"""`berth quota set|apply|show|list|explain|remove|hold|drain|resume`."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ import orjson
 import typer
 
 from berth.errors import InvalidCommand, NotFound, Problem
-from berth.messages.documents import CLUSTER, QUOTAS, QuotasDocument
+from berth.messages.documents import CLUSTER, QUOTAS, QuotasDocument, StopPolicy
 from berth.messages.validation import parse
 from berth_cli.connection import on
 from berth_cli.context import Target, on_cluster
@@ -85,6 +85,35 @@ def remove(target: Target, namespace: Namespace) -> None:
         print_json({"version": 1, "removed": namespace, "sequence": answer.sequence})
     else:
         note(f"removed the quota of {namespace} at sequence {answer.sequence}")
+
+
+@app.command("hold")
+@on_cluster
+def hold(target: Target, namespace: Namespace) -> None:
+    """Nothing new of the namespace is placed until it is resumed; what runs goes on."""
+    _stop(target, namespace, StopPolicy.HOLD)
+
+
+@app.command("drain")
+@on_cluster
+def drain(target: Target, namespace: Namespace) -> None:
+    """As hold, and what runs of the namespace leaves, with its grace, and is queued again."""
+    _stop(target, namespace, StopPolicy.HOLD_AND_DRAIN)
+
+
+@app.command("resume")
+@on_cluster
+def resume(target: Target, namespace: Namespace) -> None:
+    """The namespace may place new work again; what it has queued is driven in its order."""
+    _stop(target, namespace, StopPolicy.NONE)
+
+
+def _stop(target: Target, namespace: str, policy: StopPolicy) -> None:
+    answer = on(target, lambda cluster: cluster.stop_namespace(namespace, policy), role="admin")
+    if target.as_json:
+        print_json({"version": 1, "namespace": namespace, "stop_policy": policy.value, "sequence": answer.sequence})
+    else:
+        note(answer.detail or f"{namespace}: {policy.value}")
 
 
 @app.command("list")

@@ -13,7 +13,8 @@ from berth.model.answers import amounts, reservation_row
 from berth.model.cluster import Allocation, Node
 from berth.model.fragmentation import Usage, usage_by_node
 from berth.model.ledger import State
-from berth.model.read_models import Row, queue_positions, quota_explanation, quota_row, request_rows
+from berth.model.ordering import NOBODY_WAITS, Line
+from berth.model.read_models import Row, quota_explanation, quota_row, request_rows
 from berth.resources import Resources
 from berth.subjects import CLUSTER
 
@@ -46,8 +47,9 @@ class Selection:
 def requests(state: State, wanted: Selection) -> Rows:
     """`berth requests`: every request that is known, settled ones included until they are forgotten."""
     selected = _selected(state.queue.requests, wanted)
-    positions = queue_positions(state) if any(key in state.queue.waiting for key in selected) else {}
-    yield from request_rows(state, selected, positions, with_decisions=wanted.decisions)
+    line = Line(state) if any(key in state.queue.waiting for key in selected) else NOBODY_WAITS
+    owner = None if wanted.namespace == CLUSTER else Namespace(wanted.namespace)
+    yield from request_rows(state, selected, line, owner=owner, with_decisions=wanted.decisions)
 
 
 def allocations(state: State, wanted: Selection) -> Rows:

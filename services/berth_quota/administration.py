@@ -5,13 +5,22 @@ allocation carries its own charge.
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from berth.effects import Effect, Message, Reply
 from berth.errors import Problem
 from berth.ids import CohortName, Namespace, Sequence
-from berth.messages.commands import AdminAnswer, ApplyQuotas, ProposalAnswer, Refusal, RefusalCode, RemoveQuota
-from berth.messages.documents import CohortDocument, QuotaDocument
+from berth.messages.commands import (
+    AdminAnswer,
+    ApplyQuotas,
+    ProposalAnswer,
+    QuotaCommand,
+    Refusal,
+    RefusalCode,
+    RemoveQuota,
+    StopNamespace,
+)
+from berth.messages.documents import CohortDocument, Queueing, QuotaDocument, StopPolicy
 from berth.messages.events import CohortRemoved, CohortSet, Event, QuotaRemoved, QuotaSet, Transaction
 from berth.messages.requests import Capacity
 from berth.model.entitlement import configuration_problems
@@ -22,21 +31,29 @@ from berth_quota.bounds import Bounds
 from berth_quota.proposals import EVENT_BYTES, PASSING, Answered, Proposals
 
 
-def quota_set(document: QuotaDocument) -> Event:
-    """The event that states the whole document."""
+def quota_set(document: QuotaDocument, stopped: StopPolicy = StopPolicy.NONE) -> Event:
+    """The event that states the whole document; `stopped`: what holds where it does not say."""
+    return stated(_quota(document, stopped=stopped))
+
+
+def stated(quota: Quota) -> Event:
+    """The event that brings `quota` about."""
     data = QuotaSet(
-        hard=document.hard.said(),
-        soft=document.soft.said(),
-        cohort=document.cohort,
-        burst_percent=document.burst_percent,
-        grace_seconds=document.grace_seconds,
-        borrowing_limit=_limit(document.borrowing_limit),
-        lending_limit=_limit(document.lending_limit),
-        weight_permille=document.weight_permille,
-        reclaim=document.reclaim,
-        preemption=document.preemption,
+        hard=dict(quota.hard),
+        soft=dict(quota.soft),
+        cohort=quota.cohort,
+        burst_percent=quota.burst_percent,
+        grace_seconds=quota.grace_seconds,
+        borrowing_limit=None if quota.borrowing_limit is None else dict(quota.borrowing_limit),
+        lending_limit=None if quota.lending_limit is None else dict(quota.lending_limit),
+        weight_permille=quota.weight_permille,
+        reclaim=quota.reclaim,
+        preemption=quota.preemption,
+        queueing=None if quota.queueing is Queueing.BEST_EFFORT_FIFO else quota.queueing,
+        usage_half_life_seconds=quota.usage_half_life_seconds,
+        stop_policy=None if quota.stop_policy is StopPolicy.NONE else quota.stop_policy,
     )
-    return Event(data, document.namespace)
+    return Event(data, quota.namespace)
 
 
 def cohort_set(document: CohortDocument) -> Event:
@@ -61,7 +78,7 @@ def _limit(amounts: Capacity | None) -> dict[str, int] | None:
 class Change:
     """An operator's command, proposed until it is committed or refused. `give_up_at`: milliseconds UTC."""
 
-    command: ApplyQuotas | RemoveQuota
+    command: QuotaCommand
     number: int
     reply_to: str | None
     give_up_at: int
@@ -73,7 +90,7 @@ class Change:
 
     @property
     def size(self) -> int:
-        if isinstance(self.command, RemoveQuota):
+        if not isinstance(self.command, ApplyQuotas):
             return 0
         return 2 * EVENT_BYTES * (len(self.command.quotas) + len(self.command.cohorts))
 
@@ -83,9 +100,15 @@ class Change:
         return changes(state, self.command) or None
 
 
-def refusal_of(state: State, command: ApplyQuotas | RemoveQuota) -> Refusal | None:
+def refusal_of(state: State, command: QuotaCommand) -> Refusal | None:
     """Why the command makes no sense on this state; every problem with its path."""
-    problems = problems_of(state, command) if isinstance(command, ApplyQuotas) else _removal_problems(command)
+    match command:
+        case ApplyQuotas():
+            problems = problems_of(state, command)
+        case RemoveQuota():
+            problems = _removal_problems(command)
+        case StopNamespace():
+            problems = []
     if problems:
         return Refusal(code=RefusalCode.INVALID, detail="\n".join(map(str, problems)))
     if isinstance(command, RemoveQuota) and not changes(state, command):
@@ -122,13 +145,38 @@ def problems_of(state: State, command: ApplyQuotas) -> list[Problem]:
     return problems + configuration_problems(quotas, cohorts, quota_paths=paths, cohort_paths=named)
 
 
-def changes(state: State, command: ApplyQuotas | RemoveQuota) -> Transaction:
+def changes(state: State, command: QuotaCommand) -> Transaction:
     """The events that bring the command about; () when nothing differs."""
-    if isinstance(command, RemoveQuota):
-        return _removed(state, command)
-    events = [cohort_set(one) for one in command.cohorts if not _is_same_cohort(state, one)]
-    events += [quota_set(one) for one in command.quotas if not _is_same_quota(state, one)]
-    return tuple(events)
+    match command:
+        case RemoveQuota():
+            return _removed(state, command)
+        case StopNamespace():
+            return _stopped(state, command)
+        case ApplyQuotas():
+            events = [cohort_set(one) for one in command.cohorts if not _is_same_cohort(state, one)]
+            events += [
+                quota_set(one, stop_policy_of(state, one.namespace))
+                for one in command.quotas
+                if not _is_same_quota(state, one)
+            ]
+            return tuple(events)
+
+
+def stop_policy_of(state: State, namespace: Namespace) -> StopPolicy:
+    quota = state.quotas.quotas.get(namespace)
+    return StopPolicy.NONE if quota is None else quota.stop_policy
+
+
+def _stopped(state: State, command: StopNamespace) -> Transaction:
+    """The namespace's quota with another stop policy. A quota that says nothing else is removed when it is resumed."""
+    namespace, policy = command.namespace, command.policy
+    if stop_policy_of(state, namespace) is policy:
+        return ()
+    silent = _quota(QuotaDocument(namespace=namespace))
+    wanted = replace(state.quotas.quotas.get(namespace, silent), stop_policy=policy)
+    if wanted == replace(silent, sequence=wanted.sequence):
+        return (Event(QuotaRemoved(), namespace),)
+    return (stated(wanted),)
 
 
 def _removed(state: State, command: RemoveQuota) -> Transaction:
@@ -141,7 +189,7 @@ def _removed(state: State, command: RemoveQuota) -> Transaction:
 
 def _is_same_quota(state: State, document: QuotaDocument) -> bool:
     known = state.quotas.quotas.get(document.namespace)
-    return known is not None and _quota(document, known.sequence) == known
+    return known is not None and _quota(document, known.sequence, stopped=known.stop_policy) == known
 
 
 def _is_same_cohort(state: State, document: CohortDocument) -> bool:
@@ -149,7 +197,9 @@ def _is_same_cohort(state: State, document: CohortDocument) -> bool:
     return known is not None and _cohort(document, known.sequence) == known
 
 
-def _quota(document: QuotaDocument, sequence: Sequence = Sequence(0)) -> Quota:
+def _quota(
+    document: QuotaDocument, sequence: Sequence = Sequence(0), *, stopped: StopPolicy = StopPolicy.NONE
+) -> Quota:
     return Quota(
         namespace=document.namespace,
         hard=document.hard.said(),
@@ -162,6 +212,9 @@ def _quota(document: QuotaDocument, sequence: Sequence = Sequence(0)) -> Quota:
         weight_permille=document.weight_permille,
         reclaim=document.reclaim,
         preemption=document.preemption,
+        queueing=document.queueing,
+        usage_half_life_seconds=document.usage_half_life_seconds,
+        stop_policy=document.stop_policy or stopped,
         sequence=sequence,
     )
 
@@ -178,11 +231,13 @@ def _cohort(document: CohortDocument, sequence: Sequence = Sequence(0)) -> Cohor
     )
 
 
-def done(state: State, command: ApplyQuotas | RemoveQuota, sequence: Sequence) -> AdminAnswer:
+def done(state: State, command: QuotaCommand, sequence: Sequence) -> AdminAnswer:
     """What to say when it is committed at `sequence`."""
     if isinstance(command, ApplyQuotas):
         detail = f"{len(command.quotas)} quotas and {len(command.cohorts)} cohorts are set"
         return AdminAnswer(sequence=sequence, detail=detail)
+    if isinstance(command, StopNamespace):
+        return AdminAnswer(sequence=sequence, detail=f"{command.namespace}{_SPOKEN_POLICY[command.policy]}")
     if command.cohort is not None:
         detail = f"cohort {command.cohort} is removed; its members lend to each other still, without its limits"
         return AdminAnswer(sequence=sequence, detail=detail)
@@ -190,6 +245,13 @@ def done(state: State, command: ApplyQuotas | RemoveQuota, sequence: Sequence) -
     used = state.quotas.used_by(command.namespace)
     stays = "" if used == NOTHING else f"; what it uses stays counted: {_spoken(dict(used.dimensions()))}"
     return AdminAnswer(sequence=sequence, detail=f"{command.namespace} is unlimited now{stays}")
+
+
+_SPOKEN_POLICY = {
+    StopPolicy.NONE: " places new work again",
+    StopPolicy.HOLD: " places nothing new until it is resumed; what runs goes on",
+    StopPolicy.HOLD_AND_DRAIN: " places nothing new until it is resumed; what runs leaves and is queued again",
+}
 
 
 def _spoken(amounts: dict[str, int]) -> str:
@@ -212,7 +274,7 @@ class Administration:
     def command(self, message: Message, now_ms: int) -> list[Effect]:
         """Refused, done already, or proposed: then it is answered after the commit."""
         command = message.body
-        assert isinstance(command, ApplyQuotas | RemoveQuota), "the caller matched the body"
+        assert isinstance(command, ApplyQuotas | RemoveQuota | StopNamespace), "the caller matched the body"
         self._number += 1
         change = Change(
             command=command,

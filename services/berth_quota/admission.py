@@ -8,7 +8,7 @@ from berth.messages.events import Wake, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
 from berth.model.charging import quota_scope
-from berth.model.entitlement import NOBODY, Assumption, candidates, may_preempt, never, shortfall
+from berth.model.entitlement import NOBODY, Assumption, candidates, is_stopped, may_preempt, never, shortfall
 from berth.model.feasibility import reservation_reason
 from berth.model.ledger import State
 from berth.model.priorities import Priorities
@@ -53,6 +53,7 @@ class Reject:
 Ruling = Admit | Wait | Queue | Reject
 
 ON_QUOTA = (Wake(on=WakeOn.QUOTA),)
+ON_QUEUE = (Wake(on=WakeOn.QUEUE),)
 
 
 def judge(
@@ -62,6 +63,8 @@ def judge(
 
     `priorities`: kept by who judges often, so that nobody looks for victims where there are none.
     """
+    if is_stopped(state, request.namespace):
+        return Queue((Reason(code=ReasonCode.NAMESPACE_STOPPED),), ON_QUEUE)
     if request.reservation is not None:
         reason = reservation_reason(state, request)
         if reason is None:
@@ -85,6 +88,12 @@ def judge(
     if assumed and shortfall(state, request, amount, assumed):
         return Wait()
     return Admit(amount, _grant(state, request, missing))
+
+
+def behind(head: Request) -> Queue:
+    """It waits until whoever is before it in its namespace has left the queue (R73)."""
+    reason = Reason(code=ReasonCode.BEHIND_ANOTHER, detail=head.id)
+    return Queue((reason,), ON_QUEUE)
 
 
 def _grant(state: State, request: Request, missing: int, *, quota_short: bool = False) -> Grant:

@@ -31,6 +31,8 @@ class Bounds:
     """That while."""
     drives_queued: bool = True
     """Whether what is queued is ever driven again; a plan decides each request once."""
+    rulings_max: int = 2_000
+    """Requests that are judged before others of the process have their turn: as many as 50 ms allow."""
     failures_max: int = 16
     """Wake-ups of one shape stop after this many failures in a row."""
     window_max: int = 256

@@ -98,7 +98,7 @@ class Evaluations:
             self._land(sent, failed=False if placed else None)
         waiting = self.undecided.pop(known.key, None)
         if waiting is not None:
-            waiting.is_gone = True
+            self.waitlist.decided(waiting)
         if known.status is RequestStatus.QUEUED:
             self.waitlist.queue(known)
         elif wants_more(self._state, known):

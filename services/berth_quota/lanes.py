@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from berth.ids import Attempt, Namespace, RequestKey, Sequence
 from berth.messages.events import Wake
 from berth.messages.requests import Request
-from berth_quota.fair_share import Age
+from berth.model.ordering import Age
 
 FIRST: Age = (-1, 0)
 """Before every queued request."""
@@ -51,7 +51,8 @@ class Lane:
     """All that wait with one shape. `cursor`: the last queued one that was driven; None when none are.
 
     `returned` go first: they were on their way and came back. `out`: how many of the drive are in flight.
-    `stop_after`: failures in a row that end the drive; None drives everybody once, due or not.
+    `stop_after`: failures in a row that end the drive; None drives everybody once. `due_only`: only whom something
+    woke. `is_swept`: nobody has reason to be driven; it is driven to find out whether that is so.
     `again`: something changed during the drive, so one more follows. `is_listed`: it stands in the order.
     """
 
@@ -64,6 +65,8 @@ class Lane:
     cursor: Age | None = None
     failures: int = 0
     stop_after: int | None = None
+    due_only: bool = True
+    is_swept: bool = False
     window: int = 1
     out: int = 0
     again: bool = False
@@ -77,10 +80,11 @@ class Lane:
     def is_driven(self) -> bool:
         return self.cursor is not None
 
-    def start(self, *, stop_after: int | None, window: int) -> None:
+    def start(self, *, stop_after: int | None, window: int, due_only: bool = True, is_swept: bool = False) -> None:
         """Drive the queued from the oldest on."""
         self.cursor, self.failures, self.again = FIRST, 0, False
         self.stop_after, self.window = stop_after, window
+        self.due_only, self.is_swept = due_only, is_swept
 
     def head(self, is_due: Callable[[Waiting], bool]) -> Waiting | None:
         """Who is next; None when nobody is, or when answers must come first. `is_due`: worth driving."""
@@ -99,7 +103,7 @@ class Lane:
         assert self.cursor is not None
         for place in range(bisect_right(self.ages, self.cursor), len(self.ages)):
             waiting = self.queued[self.ages[place]]
-            if not waiting.in_flight and (self.stop_after is None or is_due(waiting)):
+            if not waiting.in_flight and (not self.due_only or is_due(waiting)):
                 return waiting
             self.cursor = self.ages[place]
         return None

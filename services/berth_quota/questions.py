@@ -4,10 +4,11 @@ from collections import deque
 from dataclasses import dataclass
 
 from berth.effects import Effect, Message, Reply
-from berth.ids import Namespace, RequestKey, Sequence
+from berth.ids import Namespace, Sequence
 from berth.messages.commands import Query, QueryAnswer, Refusal, RefusalCode
 from berth.model.ledger import State
-from berth.model.read_models import page, queue_positions, request_keys, request_rows
+from berth.model.ordering import NOBODY_WAITS, Line
+from berth.model.read_models import page, request_keys, request_rows
 from berth.subjects import CLUSTER
 from berth_quota.bounds import Bounds
 
@@ -28,8 +29,8 @@ class Questions:
         self._state = state
         self._bounds = bounds
         self._waiting: deque[_Asked] = deque()
-        self._positions: dict[RequestKey, int] = {}
-        self._positions_at = Sequence(-1)
+        self._line = NOBODY_WAITS
+        self._line_at = Sequence(0)
 
     def asked(self, message: Message, now_ms: int) -> list[Effect]:
         query = message.body
@@ -64,8 +65,8 @@ class Questions:
         owner = message.tokens["namespace"]
         namespace = None if owner == CLUSTER else Namespace(owner)
         keys = request_keys(state, namespace, query.ids, after=query.after)
-        positions = self._queue_positions() if any(key in state.queue.waiting for key in keys) else {}
-        rows = request_rows(state, keys, positions, with_decisions=query.decisions)
+        line = self._as_it_stands() if any(key in state.queue.waiting for key in keys) else NOBODY_WAITS
+        rows = request_rows(state, keys, line, owner=namespace, with_decisions=query.decisions)
         found = page(rows, limit=query.limit)
         term = state.tip.term if state.tip else 0
         answer = QueryAnswer.model_validate(
@@ -74,12 +75,11 @@ class Questions:
         assert message.reply_to is not None, "only what wants an answer is answered"
         return Reply(to=message.reply_to, body=answer, traceparent=message.traceparent)
 
-    def _queue_positions(self) -> dict[RequestKey, int]:
+    def _as_it_stands(self) -> Line:
         """Computed once for each state that is asked about."""
-        if self._positions_at != self._state.sequence:
-            self._positions = queue_positions(self._state)
-            self._positions_at = self._state.sequence
-        return self._positions
+        if self._line_at != self._state.sequence:
+            self._line, self._line_at = Line(self._state), self._state.sequence
+        return self._line
 
 
 def _refuse(message: Message, code: RefusalCode, detail: str) -> Reply:

@@ -9,7 +9,7 @@ from collections import deque
 
 from berth import subjects
 from berth.effects import Acknowledge, Effect, Identity, Message, PinLost, Publish
-from berth.ids import RequestKey, Sequence
+from berth.ids import Namespace, RequestKey, Sequence
 from berth.messages.commands import (
     ApplyQuotas,
     EvaluationAnswer,
@@ -20,13 +20,15 @@ from berth.messages.commands import (
     ReleaseBatch,
     RemoveQuota,
     RequestBatch,
+    StopNamespace,
 )
 from berth.messages.decisions import Decision
 from berth.messages.envelope import Record
-from berth.messages.events import AllocationsReleasing
+from berth.messages.events import AllocationsReleasing, QuotaSet
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
 from berth.model.answers import decision_of, rejection
+from berth.model.entitlement import is_stopped
 from berth.model.ledger import State
 from berth.model.queue import RequestState
 from berth.wire.codec import request_digest, request_shape
@@ -38,7 +40,7 @@ from berth_quota.growth import wants_more
 from berth_quota.nudges import Nudges
 from berth_quota.proposals import Answered, Proposals
 from berth_quota.questions import Questions
-from berth_quota.tasks import Release, Ruled
+from berth_quota.tasks import Release, Ruled, drains
 from berth_quota.timers import Timers
 from berth_quota.transactions import is_released
 
@@ -112,6 +114,9 @@ class QuotaService:
             known = self.state.queue.requests.get(key)
             if known is not None:  # else it was forgotten in the same record
                 effects += self._decided(known, traceparent, leaves=leaves)
+        for namespace in _limited(record):
+            if is_stopped(self.state, namespace):
+                self._stopped(namespace)
         self._evaluations.news()
         if record.elected is not None:
             self._proposals.leader_elected(now_ms)
@@ -119,6 +124,15 @@ class QuotaService:
             waitlist.ignore_news()
             self._nudges.want(self.state.sequence)
         return effects + self._questions.answered(now_ms)
+
+    def _stopped(self, namespace: Namespace) -> None:
+        """All of it is judged anew, so that what waits says why; drained, what runs of it leaves."""
+        if self.is_active:
+            self._evaluations.waitlist.wake_namespace(namespace)
+            for task in drains(self.state, namespace):
+                self._proposals.want(task)
+        else:
+            self._nudges.want(self.state.sequence)
 
     def _decided(self, known: RequestState, traceparent: str | None, *, leaves: bool) -> list[Effect]:
         """The ledger has an outcome: tell it, and acknowledge what waited for it."""
@@ -166,7 +180,7 @@ class QuotaService:
                 self._evaluations.nobody(token, now_ms)
                 effects += self._landed(self._proposals.nobody(token), now_ms)
                 effects += self._administration.nobody(token, now_ms)
-            case ApplyQuotas() | RemoveQuota():
+            case ApplyQuotas() | RemoveQuota() | StopNamespace():
                 effects += self._administration.command(message, now_ms)
             case Query():
                 effects += self._questions.asked(message, now_ms)
@@ -276,6 +290,9 @@ class QuotaService:
         self._nudges.forget()
         self._timers.load()
         self._evaluations.waitlist.wake_everybody()
+        for namespace in self.state.quotas.quotas:
+            for task in drains(self.state, namespace):
+                self._proposals.want(task)
         since = self.state.at - self._bounds.notice_ms
         self._notices.extend(key for key, known in self.state.queue.requests.items() if known.decided_at >= since)
 
@@ -341,6 +358,13 @@ def _named(record: Record) -> dict[RequestKey, tuple[str | None, bool]]:
                     before[1] or isinstance(event.data, AllocationsReleasing),
                 )
     return named
+
+
+def _limited(record: Record) -> list[Namespace]:
+    """The namespaces that got a quota."""
+    events = (event for transaction in record.transactions for event in transaction)
+    found = dict.fromkeys(event.namespace for event in events if isinstance(event.data, QuotaSet))
+    return [namespace for namespace in found if namespace is not None]
 
 
 def _says_unknown(answered: Answered) -> bool:

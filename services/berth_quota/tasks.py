@@ -4,8 +4,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from berth.ids import Namespace, RequestId, RequestKey, Sequence
+from berth.messages.documents import StopPolicy
 from berth.messages.events import Transaction, Wake
 from berth.messages.reasons import Reason
+from berth.model.cluster import AllocationState
 from berth.model.ledger import State
 from berth_quota import transactions
 from berth_quota.lanes import Lane, Waiting
@@ -60,6 +62,25 @@ class Release:
 
     def transaction(self, state: State, now_ms: int) -> Transaction | None:
         return transactions.release(state, self.key, now_ms, self.traceparent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """What runs of a request leaves, because its namespace is drained."""
+
+    key: RequestKey
+    instances: int
+
+    @property
+    def id(self) -> Hashable:
+        return ("drain", self.key)
+
+    @property
+    def size(self) -> int:
+        return NAME_BYTES * self.instances
+
+    def transaction(self, state: State, now_ms: int) -> Transaction | None:
+        return transactions.draining(state, self.key, now_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +139,19 @@ class Forget:
     def transaction(self, state: State, now_ms: int) -> Transaction | None:
         del now_ms
         return transactions.forgetting(state, self.namespace, self.requests)
+
+
+def drains(state: State, namespace: Namespace) -> list[Drain]:
+    """What is to be brought about where the namespace is drained: everything that runs of it leaves."""
+    quota = state.quotas.quotas.get(namespace)
+    if quota is None or quota.stop_policy is not StopPolicy.HOLD_AND_DRAIN:
+        return []
+    running = {
+        one.request_key: None
+        for one in state.cluster.allocations.values()
+        if one.namespace == namespace and one.state is AllocationState.PLACED
+    }
+    return [Drain(key=key, instances=len(state.queue.requests[key].live)) for key in running]
 
 
 Timed = EndGrace | PassDeadline | Forget

@@ -7,6 +7,7 @@ on a view that is a little old, is refused and made anew.
 from collections.abc import Iterable
 
 from berth.ids import AllocationId, Attempt, Namespace, RequestId, RequestKey, Sequence
+from berth.messages.documents import StopPolicy
 from berth.messages.events import (
     AllocationsEnded,
     AllocationsReleasing,
@@ -134,6 +135,29 @@ def release(state: State, key: RequestKey, now_ms: int, traceparent: str | None 
     return tuple(events) or None
 
 
+def draining(state: State, key: RequestKey, now_ms: int) -> Transaction | None:
+    """All that runs leaves, at once or after `grace_seconds`, and the request waits again if it says so (R75).
+
+    None when the namespace is not (any more) drained, or nothing of the request runs.
+    """
+    known = state.queue.requests.get(key)
+    quota = state.quotas.quotas.get(key[0])
+    if known is None or quota is None or quota.stop_policy is not StopPolicy.HOLD_AND_DRAIN:
+        return None
+    live = _live(state, known)
+    placed = tuple(allocation.id for allocation in live if allocation.state is AllocationState.PLACED)
+    if not placed:
+        return None
+    reason = ReasonCode.NAMESPACE_DRAINED
+    if known.request.grace_seconds:
+        until = max(now_ms, state.at) + known.request.grace_seconds * 1000
+        return (_of(known, AllocationsReleasing(ids=placed, how=How.EVICTED, reason=reason, until=until)),)
+    events = [_of(known, AllocationsEnded(ids=placed, how=How.EVICTED, reason=reason))]
+    if len(placed) == len(live) and known.status is RequestStatus.PLACED:
+        events.append(_taken(known, How.EVICTED, reason))
+    return tuple(events)
+
+
 def grace_over(state: State, key: RequestKey, now_ms: int) -> Transaction | None:
     """What was releasing until now ends; a request that thereby loses its last allocation ends, or waits again."""
     known = state.queue.requests.get(key)
@@ -159,10 +183,14 @@ def _ending(over: Iterable[Allocation], how: How) -> AllocationsEnded:
 def _after(known: RequestState, last: Allocation) -> Event:
     """Taken from it and it says so: queued again; otherwise it ended as its last allocation did."""
     assert last.how is not None and last.reason is not None, f"{last.id} leaves without saying how"
-    if last.how is How.EVICTED and known.request.reschedule is Reschedule.ON_LOSS:
+    return _taken(known, last.how, last.reason)
+
+
+def _taken(known: RequestState, how: How, reason: ReasonCode) -> Event:
+    if how is How.EVICTED and known.request.reschedule is Reschedule.ON_LOSS:
         wake = (Wake(on=WakeOn.CAPACITY), Wake(on=WakeOn.NODES))
-        return _of(known, RequestQueued(reasons=(Reason(code=last.reason),), wake=wake, evaluated_at=AT_ONCE))
-    return _ended(known, STATUS_AFTER[last.how], last.reason)
+        return _of(known, RequestQueued(reasons=(Reason(code=reason),), wake=wake, evaluated_at=AT_ONCE))
+    return _ended(known, STATUS_AFTER[how], reason)
 
 
 def forgetting(state: State, namespace: Namespace, requests: Iterable[RequestId]) -> Transaction | None:

@@ -5,23 +5,24 @@ No work here grows with the length of the queue; a change of something that many
 proportion to the lanes that are driven because of it.
 """
 
-import heapq
 from collections.abc import Callable, Iterable
 
 from berth.ids import Namespace, RequestKey, Sequence
-from berth.messages.events import Wake, WakeOn
+from berth.messages.events import RequestStatus, Wake, WakeOn
 from berth.messages.requests import Request
 from berth.model.charging import CONFIGURATION
 from berth.model.cluster import AllocationState
 from berth.model.entitlement import Assumed
 from berth.model.ledger import ChangeKey, State
+from berth.model.ordering import YOUNG, Rank, is_strict, rank
 from berth.model.priorities import Priorities
 from berth.model.queue import RequestState
-from berth_quota.admission import Ruling, Wait, judge, scope_of
+from berth_quota.admission import Ruling, Wait, behind, judge, scope_of
 from berth_quota.bounds import Bounds
-from berth_quota.fair_share import YOUNG, Rank, rank
 from berth_quota.growth import is_repair, wakes
+from berth_quota.heads import Heads
 from berth_quota.lanes import Lane, Waiting
+from berth_quota.order import Order
 from berth_quota.wakeups import Wakeups, is_due
 
 Rule = Callable[[Lane, Waiting, Ruling], None]
@@ -41,11 +42,13 @@ class Waitlist:
         self._priorities = Priorities(state)
         self._woken: dict[Lane, None] = {}
         self._driven: dict[Lane, None] = {}
-        self._order: list[tuple[Rank, int, Lane]] = []
+        self._order = Order(lambda lane: scope_of(state, lane.namespace), self._rank_of)
+        self._heads = Heads()
         self._parked: dict[str, dict[Lane, None]] = {}
         self._blocked: dict[str, Rank] = {}
         self._serial = 0
         self._taken_ms = 0
+        self._goes_on_ms: int | None = None
 
     def __len__(self) -> int:
         """Queued requests."""
@@ -63,6 +66,7 @@ class Waitlist:
         lane = self._lane_of(waiting)
         waiting.age = (YOUNG, self._next_serial())
         lane.arrivals.append(waiting)
+        self._heads.add(waiting)
         self._list(lane)
 
     def come_back(self, lane: Lane, waiting: Waiting) -> None:
@@ -73,6 +77,7 @@ class Waitlist:
     def queue(self, known: RequestState) -> None:
         """The ledger says that it is queued; it keeps its place from before."""
         self._await(known, known.wake, known.evaluated_at)
+        self._heads.add(self._queued[known.key][1])
 
     def grow(self, known: RequestState) -> None:
         """It runs and wants more instances: it is driven at once, and then as if it were queued."""
@@ -109,8 +114,16 @@ class Waitlist:
         if found is not None:
             lane, waiting = found
             lane.drop_queued(waiting)
+            self._heads.remove(waiting)
             self._wakeups.remove(lane, waiting)
+            self._unpark(_behind(lane.namespace))
             self._rest(lane)
+
+    def decided(self, waiting: Waiting) -> None:
+        """The ledger knows it now: it is new no longer."""
+        waiting.is_gone = True
+        self._heads.remove(waiting)
+        self._unpark(_behind(waiting.request.namespace))
 
     def find(self, key: RequestKey) -> Waiting | None:
         """A queued request."""
@@ -142,7 +155,8 @@ class Waitlist:
         told = list(conditions)
         self._wakeups.changed(told)
         for on, name in told:
-            if on is WakeOn.QUOTA and self._parked:
+            if on is WakeOn.QUOTA:
+                self._order.better(name)
                 self._unpark_all() if name == CONFIGURATION else self._unpark(name)
 
     def ignore_news(self) -> None:
@@ -153,8 +167,17 @@ class Waitlist:
     def wake_everybody(self) -> None:
         """Drive every queued request once, due or not: after a start or a take-over."""
         for lane in list(self._lanes.values()):
-            if lane.queued:
-                self._start(lane, stop_after=None, window=self._bounds.failures_max)
+            self._start_all(lane)
+
+    def wake_namespace(self, namespace: Namespace) -> None:
+        """Drive all that is queued of it once, due or not: something else than what they wait for keeps them back."""
+        for lane in list(self._lanes.values()):
+            if lane.namespace == namespace:
+                self._start_all(lane)
+
+    def _start_all(self, lane: Lane) -> None:
+        if lane.queued:
+            self._start(lane, stop_after=None, due_only=False)
 
     def forget_arrivals(self) -> None:
         """This process is not the active one any more: only what the ledger says is kept."""
@@ -163,6 +186,8 @@ class Waitlist:
         self._blocked.clear()
         self._driven.clear()
         self._woken.clear()
+        self._heads.forget_new()
+        self._goes_on_ms = None
         for lane in list(self._lanes.values()):
             lane.arrivals.clear()
             lane.returned.clear()
@@ -182,53 +207,80 @@ class Waitlist:
             if lane.is_driven:
                 lane.again = True
             elif lane.queued:
-                self._start(lane, stop_after=self._bounds.failures_max, window=self._bounds.failures_max)
+                self._start(lane, stop_after=self._bounds.failures_max)
 
-    def _start(self, lane: Lane, *, stop_after: int | None, window: int) -> None:
+    def _start(self, lane: Lane, *, stop_after: int | None, due_only: bool = True) -> None:
         if not self._bounds.drives_queued:
             return
-        lane.start(stop_after=stop_after, window=window)
+        lane.start(stop_after=stop_after, window=self._bounds.failures_max, due_only=due_only)
         self._driven[lane] = None
         self._list(lane)
 
     # --- who goes ---------------------------------------------------------------------------------------
 
     def deadline(self) -> int | None:
-        """When changes that came during a drive are taken at the latest (milliseconds UTC)."""
+        """When the drive goes on, or changes that came during it are taken at the latest (milliseconds UTC)."""
+        if self._goes_on_ms is not None:
+            return self._goes_on_ms
         return self._taken_ms + self._bounds.gather_ms if self._driven and self._wakeups.has_news() else None
 
     def drive(self, rule: Rule, room: Callable[[], int], now_ms: int) -> None:
         """Rule on everybody who may go now, best first, as long as there is `room`.
 
         `rule` is told each ruling at once and updates `assumed` before the next. Who fails only because of
-        what is in flight is parked, and everybody after it who shares its limits: nothing overtakes.
+        what is in flight is parked, and everybody after it who shares its limits: nothing overtakes. After
+        `rulings_max` of them others have their turn first: after a take-over the whole queue is driven.
         """
         self._start_woken(now_ms)
+        self._order.renew(everybody=bool(self._state.quotas.decayed))
+        self._goes_on_ms = None
+        ruled = 0
         while self._order and room() > 0:
-            _, _, lane = heapq.heappop(self._order)
-            lane.is_listed = False
+            if ruled == self._bounds.rulings_max:
+                self._goes_on_ms = now_ms + 1
+                return
+            lane = self._order.pop()
             waiting = lane.head(self._is_due)
             if waiting is None:
                 self._rest(lane)
                 continue
             place = self._rank(waiting)
-            if self._order and self._order[0][0] < place:
-                self._push(place, lane)
+            if not self._order.is_first(place):
+                self._order.push(place, lane)
                 continue
-            scope = scope_of(self._state, lane.namespace)
-            if scope is not None and scope in self._blocked and self._blocked[scope] < place:
-                self._parked[scope][lane] = None
-                continue
-            missing = self.missing(waiting)
-            ruling = judge(self._state, waiting.request, missing, self._assumed, self._priorities)
-            if isinstance(ruling, Wait):
-                assert scope is not None, "only a limit makes anybody wait for what is in flight"
-                self._parked.setdefault(scope, {})[lane] = None
-                self._blocked[scope] = min(place, self._blocked.get(scope, place))
-                continue
-            lane.take(waiting)
-            rule(lane, waiting, ruling)
-            self._list(lane)
+            ruling = self._ruling(lane, waiting, place)
+            if ruling is not None:
+                ruled += 1
+                lane.take(waiting)
+                rule(lane, waiting, ruling)
+                self._list(lane)
+
+    def _ruling(self, lane: Lane, waiting: Waiting, place: Rank) -> Ruling | None:
+        """None: it is parked until something in flight is settled."""
+        head = self._heads.before(waiting) if self._is_strict(waiting) else None
+        if head is not None and (head.is_new or head.in_flight):
+            self._parked.setdefault(_behind(lane.namespace), {})[lane] = None
+            return None
+        if head is not None:
+            return behind(head.request)
+        scope = scope_of(self._state, lane.namespace)
+        if scope is not None and scope in self._blocked and self._blocked[scope] < place:
+            self._parked[scope][lane] = None
+            return None
+        ruling = judge(self._state, waiting.request, self.missing(waiting), self._assumed, self._priorities)
+        if not isinstance(ruling, Wait):
+            return ruling
+        assert scope is not None, "only a limit makes anybody wait for what is in flight"
+        self._parked.setdefault(scope, {})[lane] = None
+        self._blocked[scope] = min(place, self._blocked.get(scope, place))
+        return None
+
+    def _is_strict(self, waiting: Waiting) -> bool:
+        """What runs and only wants more is not in the queue."""
+        if not is_strict(self._state, waiting.request.namespace):
+            return False
+        known = None if waiting.is_new else self._state.queue.requests[waiting.key]
+        return known is None or known.status is RequestStatus.QUEUED
 
     def sent(self, lane: Lane, waiting: Waiting) -> None:
         """It is in flight now."""
@@ -256,10 +308,15 @@ class Waitlist:
 
     def unpark(self, namespace: Namespace) -> None:
         """Something in flight of `namespace` is settled: who waited for that may go on."""
-        if self._parked and (scope := scope_of(self._state, namespace)) is not None:
+        scope = scope_of(self._state, namespace)
+        self._order.better(scope)
+        if scope is not None:
             self._unpark(scope)
+            self._unpark(_behind(namespace))
 
     def _unpark(self, scope: str) -> None:
+        if not self._parked:
+            return
         self._blocked.pop(scope, None)
         for lane in self._parked.pop(scope, ()):
             self._list(lane)
@@ -294,11 +351,11 @@ class Waitlist:
         if waiting is None:
             self._rest(lane)
         else:
-            self._push(self._rank(waiting), lane)
+            self._order.push(self._rank(waiting), lane)
 
-    def _push(self, place: Rank, lane: Lane) -> None:
-        lane.is_listed = True
-        heapq.heappush(self._order, (place, self._next_serial(), lane))
+    def _rank_of(self, lane: Lane) -> Rank | None:
+        waiting = lane.head(self._is_due)
+        return None if waiting is None else self._rank(waiting)
 
     def _rest(self, lane: Lane) -> None:
         """Nobody of the lane may go: its drive may be over, and the lane itself."""
@@ -306,7 +363,7 @@ class Waitlist:
             lane.cursor = None
             self._driven.pop(lane, None)
             if lane.again and lane.queued:
-                self._start(lane, stop_after=self._bounds.failures_max, window=self._bounds.failures_max)
+                self._start(lane, stop_after=self._bounds.failures_max)
         self._forget_empty(lane)
 
     def _forget_empty(self, lane: Lane) -> None:
@@ -314,3 +371,8 @@ class Waitlist:
             self._lanes.pop(lane.shape, None)
             self._woken.pop(lane, None)
             self._driven.pop(lane, None)
+
+
+def _behind(namespace: Namespace) -> str:
+    """What they wait for who come after another of their namespace."""
+    return f"queue {namespace}"

@@ -62,6 +62,8 @@ class Wakeups:
                     found[self._scope(namespace)] = None
                 case WakeOn.RESERVATION:
                     found[one.on, one.name or ""] = None
+                case WakeOn.QUEUE:
+                    found[one.on, namespace] = None
                 case _:
                     found[one.on, ""] = None
         return list(found)

@@ -36,10 +36,11 @@ from berth.messages.commands import (
     RemoveQuota,
     ReservationAnswer,
     SetNode,
+    StopNamespace,
     TransferLeadership,
 )
 from berth.messages.decisions import Decision
-from berth.messages.documents import CohortDocument, QuotaDocument, ReservationDocument
+from berth.messages.documents import CohortDocument, QuotaDocument, ReservationDocument, StopPolicy
 from berth.messages.events import RequestStatus
 from berth.messages.requests import Request
 from berth.runtime import telemetry
@@ -234,6 +235,10 @@ class Cluster:
     async def remove_quota(self, *, namespace: str | None = None, cohort: str | None = None) -> AdminAnswer:
         named = None if namespace is None else Namespace(namespace)
         return await self._admin(subjects.ADMIN_QUOTA, RemoveQuota(namespace=named, cohort=cohort))
+
+    async def stop_namespace(self, namespace: str, policy: StopPolicy) -> AdminAnswer:
+        """Hold the namespace (nothing new is placed), drain it (what runs leaves, too), or resume it."""
+        return await self._admin(subjects.ADMIN_QUOTA, StopNamespace(namespace=Namespace(namespace), policy=policy))
 
     async def set_node(self, command: SetNode) -> AdminAnswer:
         """Cordon, uncordon, start or stop a drain."""

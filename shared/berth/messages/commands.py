@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from berth.ids import Attempt, Namespace, NodeId, RequestId, RequestKey, Sequence, Term
-from berth.messages.documents import CohortDocument, NodeDocument, QuotaDocument, ReservationDocument, Time
+from berth.messages.documents import (
+    CohortDocument,
+    NodeDocument,
+    QuotaDocument,
+    ReservationDocument,
+    StopPolicy,
+    Time,
+)
 from berth.messages.events import Transaction, Wake
 from berth.messages.reasons import Reason
 from berth.messages.requests import Document, Name, NamespaceName, NodeName, Request, RequestName
@@ -250,6 +257,14 @@ class RemoveQuota(Document):
     cohort: Name | None = None
 
 
+class StopNamespace(Document):
+    """Hold a namespace, drain it, or let it place new work again (R75); what else its quota says stays."""
+
+    command: Literal["stop"] = "stop"
+    namespace: NamespaceName
+    policy: StopPolicy
+
+
 class SetNode(Document):
     """Cordon or uncordon, start or stop a drain."""
 
@@ -360,6 +375,7 @@ class NoResponders:
     token: str
 
 
-AdminQuota = Annotated[ApplyQuotas | RemoveQuota, Field(discriminator="command")]
+QuotaCommand = ApplyQuotas | RemoveQuota | StopNamespace
+AdminQuota = Annotated[QuotaCommand, Field(discriminator="command")]
 ReservationCommand = CreateReservation | CancelReservation | ExtendReservation | ShrinkReservation | SkipReservation
-ADMIN_QUOTA: TypeAdapter[ApplyQuotas | RemoveQuota] = TypeAdapter(AdminQuota)
+ADMIN_QUOTA: TypeAdapter[QuotaCommand] = TypeAdapter(AdminQuota)

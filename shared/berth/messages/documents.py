@@ -98,6 +98,21 @@ class Preemption(StrEnum):
     LOWER_PRIORITY = "lower_priority"
 
 
+class Queueing(StrEnum):
+    """Whether a request that does not fit keeps back those that come after it in its namespace (R73)."""
+
+    BEST_EFFORT_FIFO = "best_effort_fifo"
+    STRICT_FIFO = "strict_fifo"
+
+
+class StopPolicy(StrEnum):
+    """Whether the namespace may place anything new; drained, what runs leaves as well (R75)."""
+
+    NONE = "none"
+    HOLD = "hold"
+    HOLD_AND_DRAIN = "hold_and_drain"
+
+
 def _weight(value: Any) -> Any:
     """A decimal of at least 0 with at most three places, in thousandths."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -116,7 +131,10 @@ WeightPermille = Annotated[int, BeforeValidator(_weight), PlainSerializer(_weigh
 
 
 class QuotaDocument(Document):
-    """A namespace's quota. A dimension absent from `hard` is unlimited, absent from `soft` it is `hard`."""
+    """A namespace's quota. A dimension absent from `hard` is unlimited, absent from `soft` it is `hard`.
+
+    `stop_policy` left out stays as it is: a document that is applied again does not resume a namespace.
+    """
 
     namespace: NamespaceName
     cohort: Name | None = None
@@ -129,6 +147,9 @@ class QuotaDocument(Document):
     weight_permille: Annotated[WeightPermille, Field(alias="weight")] = 1000
     reclaim: Reclaim = Reclaim.ANY
     preemption: Preemption = Preemption.LOWER_PRIORITY
+    queueing: Queueing = Queueing.BEST_EFFORT_FIFO
+    usage_half_life_seconds: Annotated[Seconds, Field(ge=1)] | None = None
+    stop_policy: StopPolicy | None = None
 
     @field_validator("soft")
     @classmethod

@@ -21,7 +21,7 @@ from berth.ids import (
     Sequence,
     Term,
 )
-from berth.messages.documents import Preemption, Reclaim
+from berth.messages.documents import Preemption, Queueing, Reclaim, StopPolicy
 from berth.messages.event_data import EventData
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Taint
@@ -64,6 +64,8 @@ class WakeOn(StrEnum):
     """Something was placed: what wants to be near it, or evenly beside it, may come now."""
     QUOTA = "quota"
     RESERVATION = "reservation"
+    QUEUE = "queue"
+    """Somebody left the queue of the request's namespace, where one waits behind the other (R73)."""
 
 
 class Wake(EventData):
@@ -120,7 +122,7 @@ class NodeLeft(EventData):
 
 
 class QuotaSet(EventData):
-    """The whole document of the envelope's namespace."""
+    """The whole document of the envelope's namespace; what is null is as if nothing were said."""
 
     hard: Limit = Field(default_factory=dict[str, int])
     soft: Limit = Field(default_factory=dict[str, int])
@@ -132,6 +134,9 @@ class QuotaSet(EventData):
     weight_permille: int = 1000
     reclaim: Reclaim = Reclaim.ANY
     preemption: Preemption = Preemption.LOWER_PRIORITY
+    queueing: Queueing | None = None
+    usage_half_life_seconds: int | None = None
+    stop_policy: StopPolicy | None = None
 
 
 class QuotaRemoved(EventData):

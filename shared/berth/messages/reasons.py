@@ -32,6 +32,8 @@ class ReasonCode(StrEnum):
     RESERVATION_NOT_OWNED = "reservation_not_owned"
     RESERVATION_ENDED = "reservation_ended"
     RESERVATION_NOT_ACTIVE = "reservation_not_active"
+    NAMESPACE_STOPPED = "namespace_stopped"
+    BEHIND_ANOTHER = "behind_another"
     QUOTA_HARD = "quota_hard"
     QUOTA_CEILING = "quota_ceiling"
     WRONG_NODE = "wrong_node"
@@ -59,6 +61,7 @@ class ReasonCode(StrEnum):
     RECLAIMED = "reclaimed"
     DRAINED = "drained"
     TAINTED = "tainted"
+    NAMESPACE_DRAINED = "namespace_drained"
     LOST_WITH_NODE = "lost_with_node"
     DURATION_OVER = "duration_over"
     RESERVATION_OVER = "reservation_over"
@@ -111,6 +114,8 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.RESERVATION_NOT_OWNED: "the reservation belongs to another namespace",
     ReasonCode.RESERVATION_ENDED: "the reservation is over",
     ReasonCode.RESERVATION_NOT_ACTIVE: "the reservation has not started",
+    ReasonCode.NAMESPACE_STOPPED: "the namespace is held: nothing new is placed until it is resumed",
+    ReasonCode.BEHIND_ANOTHER: "the namespace is strict_fifo and another of its requests comes first",
     ReasonCode.QUOTA_HARD: "the namespace's hard quota is used up",
     ReasonCode.QUOTA_CEILING: "the namespace may not borrow or burst any further",
     ReasonCode.WRONG_NODE: "it is not the node the request is pinned to",
@@ -138,6 +143,7 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.RECLAIMED: "the owner of the quota took it back",
     ReasonCode.DRAINED: "its node was drained",
     ReasonCode.TAINTED: "its node got a taint that it does not tolerate",
+    ReasonCode.NAMESPACE_DRAINED: "its namespace was drained",
     ReasonCode.LOST_WITH_NODE: "its node was lost",
     ReasonCode.DURATION_OVER: "its duration is over",
     ReasonCode.RESERVATION_OVER: "the reservation it drew from is over",

@@ -6,6 +6,7 @@ under the journal and judged as a whole; what is not lawful is taken back exactl
 
 from berth.ids import NodeId, RequestKey, Sequence
 from berth.messages.commands import Refusal, RefusalCode
+from berth.messages.documents import StopPolicy
 from berth.messages.events import (
     AllocationsEnded,
     AllocationsReleasing,
@@ -76,6 +77,7 @@ def _try(state: State, transaction: Transaction, at: int, sequence: Sequence) ->
         _why_not_shaped(transaction)
         or _why_not_current(state, transaction)
         or (_why_not_struck(state, transaction) if RequestQueued in kinds else None)
+        or (None if kinds.isdisjoint(ENDS) else _why_not_drained(state, transaction))
         or (None if kinds.isdisjoint(ENDS) else _why_not_lawful(state, transaction, at))
     )
     if refusal is not None:
@@ -153,6 +155,21 @@ def _why_not_struck(state: State, transaction: Transaction) -> Refusal | None:
         live = [state.cluster.allocations[known.request.namespace, name] for name in known.live]
         if all(one.how in (How.RELEASED, How.EXPIRED) for one in live):
             return refuse(RefusalCode.STALE_VICTIM, f"{known.request.id} is on its way out and does not wait again")
+    return None
+
+
+def _why_not_drained(state: State, transaction: Transaction) -> Refusal | None:
+    """Only a namespace that is drained loses what runs because of that (R75)."""
+    for event in transaction:
+        if isinstance(event.data, ENDS) and event.data.reason is ReasonCode.NAMESPACE_DRAINED and event.namespace:
+            quota = state.quotas.quotas.get(event.namespace)
+            began = isinstance(event.data, AllocationsReleasing) or any(
+                (one := state.cluster.allocations.get((event.namespace, name))) is not None
+                and one.state is AllocationState.PLACED
+                for name in event.data.ids
+            )
+            if began and (quota is None or quota.stop_policy is not StopPolicy.HOLD_AND_DRAIN):
+                return refuse(RefusalCode.STALE_VICTIM, f"{event.namespace} is not drained")
     return None
 
 
@@ -319,4 +336,6 @@ def _judge_quota(state: State, event: Event, data: RequestPlaced) -> Refusal | N
             return refusal
         payer = reservation.namespace
         amount = amount.beyond(reservation.total)
+    if entitlement.is_stopped(state, request.namespace):
+        return refuse(RefusalCode.QUOTA, f"{request.namespace} is held: nothing new is placed until it is resumed")
     return entitlement.over_limit(state, payer, amount, may_borrow=request.borrow is Borrow.ALLOWED)

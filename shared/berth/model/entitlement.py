@@ -94,6 +94,12 @@ def lending(quotas: Quotas, assumed: Assumption = NOBODY) -> Lending:
     return page.lending
 
 
+def is_stopped(state: State, namespace: Namespace) -> bool:
+    """Whether the namespace is held or drained: nothing new of it is placed (R75)."""
+    quota = state.quotas.quotas.get(namespace)
+    return quota is not None and quota.is_stopped
+
+
 # --- may it be charged? ---------------------------------------------------------------------------------
 
 

@@ -48,6 +48,7 @@ LOST_TAINT = "berth/lost"
 GROUNDS_OF_EVICTION = frozenset(
     {
         ReasonCode.DRAINED,
+        ReasonCode.NAMESPACE_DRAINED,
         ReasonCode.LOST_WITH_NODE,
         ReasonCode.PREEMPTED,
         ReasonCode.RECLAIMED,

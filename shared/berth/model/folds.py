@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from berth.ids import CohortName, Sequence
-from berth.messages.documents import NodeState
+from berth.ids import CohortName, Namespace, Sequence
+from berth.messages.documents import NodeState, Queueing, StopPolicy
 from berth.messages.events import (
     CohortRemoved,
     CohortSet,
@@ -123,16 +123,24 @@ def _quota_set(state: "State", event: Event, data: QuotaSet, _at: int, sequence:
         weight_permille=data.weight_permille,
         reclaim=data.reclaim,
         preemption=data.preemption,
+        queueing=data.queueing or Queueing.BEST_EFFORT_FIFO,
+        usage_half_life_seconds=data.usage_half_life_seconds,
+        stop_policy=data.stop_policy or StopPolicy.NONE,
         sequence=sequence,
     )
-    state.quotas.quotas.put(event.namespace, quota)
+    state.quotas.set_quota(quota)
+    _limits_touched(state, event.namespace, sequence)
+
+
+def _limits_touched(state: "State", namespace: Namespace, sequence: Sequence) -> None:
     state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
+    state.touch(WakeOn.QUEUE, namespace, sequence)
 
 
 def _quota_removed(state: "State", event: Event, _data: QuotaRemoved, _at: int, sequence: Sequence) -> None:
     assert event.namespace is not None
-    state.quotas.quotas.drop(event.namespace)
-    state.touch(WakeOn.QUOTA, CONFIGURATION, sequence)
+    state.quotas.remove_quota(event.namespace)
+    _limits_touched(state, event.namespace, sequence)
 
 
 def _cohort_set(state: "State", _event: Event, data: CohortSet, _at: int, sequence: Sequence) -> None:

@@ -90,6 +90,7 @@ class State:
 
     def fold_transaction(self, transaction: Transaction, *, at: int, sequence: Sequence) -> None:
         """All events of one transaction. A request that several of them change is kept once, as the last leaves it."""
+        self.quotas.at = at
         decided: dict[RequestKey, RequestState] = {}
         for event in transaction:
             change = REQUEST_FOLDS.get(type(event.data))
@@ -103,6 +104,7 @@ class State:
 
     def fold_event(self, event: Event, *, at: int, sequence: Sequence) -> None:
         """One event alone; its transaction is whole only after `finish_transaction`."""
+        self.quotas.at = at
         change = REQUEST_FOLDS.get(type(event.data))
         if change is None:
             self._fold_other(event, at, sequence)
@@ -142,6 +144,8 @@ class State:
                 names = (CONFIGURATION, quota_scope(self, namespace))
             case WakeOn.RESERVATION:
                 names = (wake.name or "",)
+            case WakeOn.QUEUE:
+                names = (namespace,)
             case _:
                 names = ("",)
         return max((self.changed.get((wake.on, name), Sequence(0)) for name in names), default=Sequence(0))

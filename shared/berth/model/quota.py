@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from berth.ids import CohortName, Namespace, Sequence
-from berth.messages.documents import Preemption, Reclaim
+from berth.messages.documents import Preemption, Queueing, Reclaim, StopPolicy
+from berth.model.decay import Decayed, decayed
 from berth.model.tables import DigestedTable, Journal
 from berth.resources import NOTHING, Resources
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 Amounts = Mapping[str, int]
 """By dimension; absent and 0 differ."""
+NEVER: Amounts = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,15 @@ class Quota:
     weight_permille: int = 1000
     reclaim: Reclaim = Reclaim.ANY
     preemption: Preemption = Preemption.LOWER_PRIORITY
+    queueing: Queueing = Queueing.BEST_EFFORT_FIFO
+    usage_half_life_seconds: int | None = None
+    stop_policy: StopPolicy = StopPolicy.NONE
     sequence: Sequence
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing new is placed (R75)."""
+        return self.stop_policy is not StopPolicy.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +70,14 @@ def _describe_quota(quota: Quota) -> Any:
         quota.weight_permille,
         quota.reclaim.value,
         quota.preemption.value,
+        *_describe_queueing(quota),
     )
+
+
+def _describe_queueing(quota: Quota) -> tuple[Any, ...]:
+    """Nothing where nothing is said, so that digests of ledgers from before these fields stay what they were."""
+    said = (quota.queueing.value, quota.usage_half_life_seconds, quota.stop_policy.value)
+    return () if said == (Queueing.BEST_EFFORT_FIFO.value, None, StopPolicy.NONE.value) else said
 
 
 def _describe_cohort(cohort: Cohort) -> Any:
@@ -69,6 +86,10 @@ def _describe_cohort(cohort: Cohort) -> Any:
 
 def _describe_usage(used: Resources) -> Any:
     return used.as_mapping()
+
+
+def _describe_decayed(past: Decayed) -> Any:
+    return (past.amounts, past.at, past.half_life_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +105,8 @@ class Quotas:
     """`used` of a namespace: charges of its live allocations that draw on nothing, and its active reservations
     (or what is drawn of them, where that is more).
 
+    `decayed`: usage over time, of those namespaces whose quota has a half-life. `at`: domain time of the transaction
+    that is being folded, milliseconds UTC.
     `page`: derived, not state; `berth.model.entitlement` keeps it and trusts it only while the version agrees.
     """
 
@@ -91,6 +114,8 @@ class Quotas:
         self.quotas: DigestedTable[Namespace, Quota] = DigestedTable(journal, _describe_quota)
         self.cohorts: DigestedTable[CohortName, Cohort] = DigestedTable(journal, _describe_cohort)
         self.used: DigestedTable[Namespace, Resources] = DigestedTable(journal, _describe_usage)
+        self.decayed: DigestedTable[Namespace, Decayed] = DigestedTable(journal, _describe_decayed)
+        self.at = 0
         self.page: LendingPage | None = None
 
     @property
@@ -107,7 +132,31 @@ class Quotas:
 
     @property
     def digest(self) -> int:
-        return (self.quotas.digest + self.cohorts.digest + self.used.digest) % 2**64
+        return (self.quotas.digest + self.cohorts.digest + self.used.digest + self.decayed.digest) % 2**64
+
+    def set_quota(self, quota: Quota) -> None:
+        self.quotas.put(quota.namespace, quota)
+        half_life = quota.usage_half_life_seconds
+        if half_life is None:
+            self._forget_past(quota.namespace)
+            return
+        past = self.decayed.get(quota.namespace)
+        if past is None or past.half_life_ms != half_life * 1000:
+            amounts = self.used_over_time(quota.namespace, self.at)
+            self.decayed.put(quota.namespace, Decayed(amounts=amounts, at=self.at, half_life_ms=half_life * 1000))
+
+    def remove_quota(self, namespace: Namespace) -> None:
+        self.quotas.drop(namespace)
+        self._forget_past(namespace)
+
+    def _forget_past(self, namespace: Namespace) -> None:
+        if namespace in self.decayed:
+            self.decayed.drop(namespace)
+
+    def used_over_time(self, namespace: Namespace, at: int) -> Mapping[str, int]:
+        """Decayed usage at `at` by dimension, in thousandths; empty where the quota has no half-life."""
+        past = self.decayed.get(namespace)
+        return NEVER if past is None else decayed(past, self.used_by(namespace), at).amounts
 
     def used_by(self, namespace: Namespace) -> Resources:
         return self.used.get(namespace, NOTHING)
@@ -119,6 +168,9 @@ class Quotas:
         self._set(namespace, self.used_by(namespace) - amount)
 
     def _set(self, namespace: Namespace, total: Resources) -> None:
+        past = self.decayed.get(namespace) if self.decayed else None
+        if past is not None:
+            self.decayed.put(namespace, decayed(past, self.used_by(namespace), self.at))
         if total != NOTHING:
             self.used.put(namespace, total)
         elif namespace in self.used:

@@ -3,17 +3,19 @@
 Pure: state in, rows out. Amounts are whole numbers by dimension, as in events.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from berth.ids import CohortName, Namespace, RequestId, RequestKey
+from berth.messages.documents import Queueing, StopPolicy
 from berth.model import entitlement
 from berth.model.answers import decision_of, trace_id_of
 from berth.model.ledger import State
 from berth.model.lending import Member, Share, ancestors
+from berth.model.ordering import Line, Place
 from berth.model.queue import RequestState
 from berth.model.quota import Quota
 from berth.resources import BUILT_IN
@@ -53,8 +55,12 @@ def page(rows: Iterable[tuple[str, Row]], *, limit: int) -> Page:
 # --- requests -------------------------------------------------------------------------------------------
 
 
-def request_row(known: RequestState, position: int | None) -> Row:
-    """`attempt`: the one its last decision was made for. `position`: its place in the queue, from 1."""
+def request_row(known: RequestState, place: Place | None, owner: Namespace | None = None) -> Row:
+    """`attempt`: the one its last decision was made for. `queue_position`: from 1, null where it does not wait.
+
+    `ahead`: the nearest of those that come before it, nearest last, and why; an `owner` is not shown who else waits,
+    only how many (`ahead_because`). `earliest_start`: milliseconds UTC, where durations say it.
+    """
     return {
         "id": known.request.id,
         "namespace": known.request.namespace,
@@ -63,28 +69,33 @@ def request_row(known: RequestState, position: int | None) -> Row:
         "sequence": known.decided,
         "trace_id": trace_id_of(known.traceparent),
         "reasons": [reason.as_mapping() for reason in known.reasons],
-        "queue_position": position,
+        "queue_position": None if place is None else place.position,
+        "ahead": [] if place is None else _ahead(place, owner),
+        "ahead_because": {} if place is None else {because.value: count for because, count in place.because},
+        "earliest_start": known.promised_start,
     }
 
 
+def _ahead(place: Place, owner: Namespace | None) -> list[Row]:
+    return [
+        {"namespace": key[0], "id": key[1], "because": because.value}
+        for key, because in place.next
+        if owner is None or key[0] == owner
+    ]
+
+
 def request_rows(
-    state: State, keys: Iterable[RequestKey], positions: Mapping[RequestKey, int], *, with_decisions: bool
+    state: State, keys: Iterable[RequestKey], line: Line, *, owner: Namespace | None = None, with_decisions: bool
 ) -> Iterator[tuple[str, Row]]:
     """Cursor and row of each of `keys`, which are known; `with_decisions`: what the decision message says, too."""
     for key in keys:
-        row = request_row(state.queue.requests[key], positions.get(key))
+        place = line.place(key) if key in line else None
+        row = request_row(state.queue.requests[key], place, owner)
         if with_decisions:
             decision = decision_of(state, key)
             assert decision is not None, "a request that has a row is known"
             row["decision"] = decision.as_mapping()
         yield f"{key[0]}/{key[1]}", row
-
-
-def queue_positions(state: State) -> dict[RequestKey, int]:
-    """The place of each queued request, from 1: higher priority first, then the one that was submitted earlier."""
-    waiting = [state.queue.requests[key] for key in state.queue.waiting]
-    waiting.sort(key=lambda known: (-known.request.priority, known.order, known.key))
-    return {known.key: place for place, known in enumerate(waiting, start=1)}
 
 
 def request_keys(
@@ -134,6 +145,8 @@ def quota_row(state: State, namespace: Namespace) -> Row:
         "borrowed": classed.borrowed,
         "burst": classed.burst,
         "available": entitlement.available(state, namespace),
+        "queueing": (quota.queueing if quota else Queueing.BEST_EFFORT_FIFO).value,
+        "stop_policy": (quota.stop_policy if quota else StopPolicy.NONE).value,
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from berth.ids import Attempt, Sequence
+from berth.messages.documents import Queueing
 from berth.messages.events import (
     AllocationPlaced,
     AllocationsEnded,
@@ -73,6 +74,7 @@ def _request_placed(
     state: "State", before: RequestState | None, event: Event, data: RequestPlaced, at: int, sequence: Sequence
 ) -> RequestState:
     request = _known(before, event)
+    _left_the_queue(state, request, sequence)
     state.touch(WakeOn.PLACEMENT, "", sequence)
     for placed in data.allocations:
         allocation = new_allocation(request, placed, at=at, sequence=sequence)
@@ -87,6 +89,14 @@ def _request_placed(
         wake=(),
         promised_start=None,
     )
+
+
+def _left_the_queue(state: "State", before: RequestState, sequence: Sequence) -> None:
+    """Whoever waits behind it in a namespace that is strict_fifo may be the first now (R73)."""
+    if before.status is RequestStatus.QUEUED:
+        quota = state.quotas.quotas.get(before.request.namespace)
+        if quota is not None and quota.queueing is Queueing.STRICT_FIFO:
+            state.touch(WakeOn.QUEUE, before.request.namespace, sequence)
 
 
 def new_allocation(request: RequestState, placed: AllocationPlaced, *, at: int, sequence: Sequence) -> Allocation:
@@ -148,9 +158,10 @@ def _allocations_ended(
 
 
 def _request_ended(
-    _state: "State", before: RequestState | None, event: Event, data: RequestEnded, _at: int, _sequence: Sequence
+    state: "State", before: RequestState | None, event: Event, data: RequestEnded, _at: int, sequence: Sequence
 ) -> RequestState:
     request = _known(before, event)
+    _left_the_queue(state, request, sequence)
     assert not request.live, f"I13: {event.key} ends with live allocations"
     return request._replace(status=data.status, ended=data.reason, reasons=data.reasons, wake=())
 

@@ -17,7 +17,6 @@ from berth.ids import Namespace, RequestId, Term, is_name
 from berth.messages.commands import (
     ADMIN_QUOTA,
     AdminAnswer,
-    ApplyQuotas,
     CancelReservation,
     Committed,
     CreateReservation,
@@ -33,9 +32,9 @@ from berth.messages.commands import (
     ProposalAnswer,
     Query,
     QueryAnswer,
+    QuotaCommand,
     Refusal,
     ReleaseBatch,
-    RemoveQuota,
     RequestBatch,
     ReservationAnswer,
     SetNode,
@@ -187,7 +186,7 @@ def _reservation(payload: bytes, tokens: Tokens) -> CreateReservation | CancelRe
             raise InvalidCommand([Problem(path="verb", expected=f"expected create or cancel, found {other!r}")])
 
 
-def _admin_quota(payload: bytes, tokens: Tokens) -> ApplyQuotas | RemoveQuota:
+def _admin_quota(payload: bytes, tokens: Tokens) -> QuotaCommand:
     del tokens
     try:
         return ADMIN_QUOTA.validate_json(payload)

@@ -67,6 +67,9 @@ def test_a_request_row_says_where_it_stands() -> None:
             "trace_id": "0af7651916cd43dd8448eb211c80319c",
             "reasons": [],
             "queue_position": None,
+            "ahead": [],
+            "ahead_because": {},
+            "earliest_start": None,
         }
     ]
 

@@ -10,8 +10,8 @@ from berth.messages.events import AllocationsEnded, How, Transaction, about
 from berth.messages.reasons import ReasonCode
 from berth.messages.requests import Request
 from berth.model.ledger import State
+from berth.model.ordering import rank
 from berth_quota.admission import Admit, Queue, judge
-from berth_quota.fair_share import rank
 from berth_quota.growth import is_repair, wants_more
 from tests.builders import a_node, a_quota, a_request, a_state, happened, placed
 from tests.unit.berth_quota.walk import Walk

@@ -1,6 +1,7 @@
 """One order: not borrowing before borrowing, then priority, then dominant share, then age (R72)."""
 
-from tests.builders import TEAM_A, TEAM_B, a_quota
+from berth_quota.bounds import Bounds
+from tests.builders import HOUR, TEAM_A, TEAM_B, a_quota
 from tests.unit.berth_quota.settings_of_walks import a_walk, cores, wants
 from tests.unit.berth_quota.walk import Walk
 
@@ -103,3 +104,56 @@ def test_an_evicted_request_keeps_the_place_of_its_submission() -> None:
     walk.release("full")
 
     assert walk.evaluated() == ["b", "a"], "by their place in the message, not by name"
+
+
+def test_who_would_not_borrow_any_more_is_not_kept_behind_others() -> None:
+    walk = a_walk(
+        a_quota(TEAM_A, soft=cores(2), cohort="research"),
+        a_quota("lender", soft=cores(9), cohort="research"),
+        room=100,
+        bounds=Bounds(in_flight_max=1),
+    )
+    walk.submit(wants("before", 2))
+    walk.hold_scheduler = True
+    walk.submit(wants("under-way", namespace=TEAM_B))
+    walk.submit(wants("usual", namespace=TEAM_B))
+    walk.submit(wants("urgent", 2, priority=90))  # borrows, so it would come last
+
+    walk.release("before")
+    walk.hold_scheduler = False
+    walk.run()
+
+    assert walk.evaluated() == ["before", "under-way", "urgent", "usual"]
+
+
+def test_who_used_much_lately_comes_after_who_did_not() -> None:
+    walk = a_walk(
+        a_quota(TEAM_A, soft=cores(0), cohort="research", usage_half_life_seconds=86_400),
+        a_quota(TEAM_B, soft=cores(0), cohort="research", usage_half_life_seconds=86_400),
+        a_quota("lender", soft=cores(50), cohort="research"),
+        room=100,
+    )
+    walk.submit(wants("long", 10))
+    walk.wait(24 * HOUR)
+    walk.release("long")
+
+    assert together(walk, wants("a"), wants("b", namespace=TEAM_B)) == ["b", "a"]
+
+
+def test_the_place_in_the_queue_is_the_order_in_which_they_are_driven() -> None:
+    walk = a_walk(
+        a_quota(TEAM_A, soft=cores(10), hard=cores(20), cohort="research"),
+        a_quota("lender", soft=cores(50), cohort="research"),
+        room=1,
+    )
+    walk.submit(wants("full", namespace=TEAM_B))
+    for name, priority, size in (("a", 50, 1), ("b", 90, 3), ("c", 10, 2), ("d", 50, 12), ("e", 90, 1)):
+        walk.submit(wants(name, size, priority=priority))
+        walk.submit(wants(f"{name}-other", size, priority=priority, namespace=TEAM_B))
+    rows = sorted((row["queue_position"], row["id"]) for row in walk.requests().items if row["queue_position"])
+    walk.evaluations.clear()
+
+    walk.release("full", namespace=TEAM_B)
+
+    assert [name for _, name in rows][:3] == ["b", "b-other", "e"]
+    assert walk.evaluated() == [name for _, name in rows]

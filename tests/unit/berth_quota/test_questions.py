@@ -23,17 +23,23 @@ def ids(answer: QueryAnswer) -> list[str]:
 def test_a_row_says_where_a_request_stands() -> None:
     walk = a_busy_walk()
 
-    (row,) = walk.requests(TEAM_A, ids=["b"]).items
+    (row,) = walk.requests(TEAM_A, ids=["a"]).items
 
     assert row == {
-        "id": "b",
+        "id": "a",
         "namespace": TEAM_A,
         "status": "queued",
         "attempt": 1,
-        "sequence": walk.leader.queue.requests[wants("b").key].decided,
+        "sequence": walk.leader.queue.requests[wants("a").key].decided,
         "trace_id": None,
         "reasons": [{"code": "insufficient_cpu", "nodes": 1}],
         "queue_position": 3,
+        "ahead": [
+            {"namespace": TEAM_A, "id": "urgent", "because": "priority"},
+            {"namespace": TEAM_A, "id": "b", "because": "age"},
+        ],
+        "ahead_because": {"priority": 1, "age": 1},
+        "earliest_start": None,
     }
 
 
@@ -42,7 +48,7 @@ def test_positions_follow_priority_and_then_age() -> None:
 
     rows = {row["id"]: row["queue_position"] for row in walk.requests().items}
 
-    assert rows == {"full": None, "urgent": 1, "a": 2, "b": 3, "other": 4}
+    assert rows == {"full": None, "urgent": 1, "b": 2, "a": 3, "other": 4}
 
 
 def test_a_namespace_sees_its_own_and_the_cluster_all() -> None:
