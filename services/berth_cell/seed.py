@@ -41,7 +41,7 @@ from berth.model.reservation import ReservationState
 from berth.resources import ONE_INSTANCE
 from berth.wire.codec import request_digest
 from berth_quota.administration import cohort_set, quota_set, stated
-from berth_reservation.booking import choose, digest_of, normalised
+from berth_reservation.booking import book, choose, digest_of, normalised
 from berth_scheduler.node_events import node_registered
 
 Dated = tuple[int, Transaction]
@@ -121,6 +121,11 @@ def _reservations(document: ClusterDocument, setting: list[Dated], at_ms: int) -
         state.fold_transaction(transaction, at=at, sequence=Sequence(0))
     found: list[Dated] = []
     for reservation in document.reservations:
+        soonest = book(state, reservation, at_ms, asked_at=at_ms) if reservation.soonest else None
+        if isinstance(soonest, tuple):
+            state.fold_transaction(soonest, at=at_ms, sequence=Sequence(0))
+            found.append((at_ms, soonest))
+            continue
         body = normalised(reservation, at_ms)
         created = Event(ReservationCreated(reservation=body, digest=digest_of(reservation)), reservation.namespace)
         held = Event(ReservationHeld(reservation=body.id, nodes=_holds(state, body)), reservation.namespace)

@@ -5,50 +5,69 @@ time, or what a node that came back smaller cannot carry any more.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from berth.ids import AllocationId, RequestKey
+from berth.ids import AllocationId, NodeId, RequestKey
+from berth.messages.documents import OnNodeLoss
 from berth.messages.events import Event, How, ReservationActivated, ReservationHeld, Transaction
 from berth.messages.reasons import ReasonCode
 from berth.messages.reservation_events import HeldOnNode
 from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, Node
+from berth.model.holding import Units, why_unfit
 from berth.model.ledger import State
-from berth.model.reservation import Reservation
+from berth.model.reservation import Reservation, ReservationState
 from berth.model.reservation_rules import is_due
 from berth.model.windows import free_now, times_that_fit
 from berth.resources import Resources
+from berth_reservation.choosing import fill, replacements, room_on
 from berth_reservation.departures import departure
+from berth_reservation.replanning import units_of, why_otherwise
 
 
 def activate(state: State, reservation: Reservation, at: int) -> Transaction | None:
-    """The one transaction that starts a held reservation at `at` (milliseconds UTC); None: nothing is left of it.
+    """The one transaction that starts a reservation at `at` (milliseconds UTC); None: nothing is left of it.
 
-    A hold shrinks to what its node still has, without what others hold or draw there.
+    A hold shrinks to what its node still has, without what others hold or draw there; what is missing then is
+    held on other nodes, where those have room. One that was never held waits until all of it has.
     """
-    holds = _what_is_left(state, reservation)
-    if not holds:
+    holds = _filled_up(state, reservation, _what_is_left(state, reservation), at)
+    is_pending = reservation.state is ReservationState.PENDING
+    if not holds or (is_pending and sum(one.count for one in holds) < reservation.body.count):
         return None
     events: list[Event] = []
-    if holds != tuple(HeldOnNode(node=node, count=count) for node, count in reservation.holds):
-        events.append(Event(ReservationHeld(reservation=reservation.id, nodes=holds), reservation.namespace))
+    if units_of(holds) != dict(reservation.holds):
+        because = None if is_pending else why_otherwise(state, reservation, holds)
+        held = ReservationHeld(reservation=reservation.id, nodes=holds, because=because)
+        events.append(Event(held, reservation.namespace))
     events += _make_room(state, reservation, holds, at)
     events.append(Event(ReservationActivated(reservation=reservation.id), reservation.namespace))
     return tuple(events)
 
 
-def _what_is_left(state: State, reservation: Reservation) -> tuple[HeldOnNode, ...]:
-    found: list[HeldOnNode] = []
+def _filled_up(state: State, reservation: Reservation, kept: Units, at: int) -> tuple[HeldOnNode, ...]:
+    is_pinned = reservation.body.on_node_loss is OnNodeLoss.STATIC and reservation.state is ReservationState.HELD
+    if is_pinned or sum(kept.values()) == reservation.body.count:
+        return tuple(HeldOnNode(node=name, count=count) for name, count in kept.items())
+    with state.journal.trial():
+        state.reservations.put(replace(reservation, holds=tuple(kept.items())))
+        nodes = replacements(state, reservation.body)
+        return fill(state, reservation.body, nodes, room_on(state, reservation.body, nodes, at), kept)
+
+
+def _what_is_left(state: State, reservation: Reservation) -> Units:
+    found: dict[NodeId, int] = {}
     for name, count in reservation.holds:
-        node = state.cluster.nodes.get(name)
-        if node is None:
+        if why_unfit(state, name) is not None:
             continue
+        node = state.cluster.nodes[name]
         free = free_now(state, node)
         for allocation in _displaceable(state, node):
             free += allocation.charge
         units = min(count, times_that_fit(reservation.unit, free))
         if units:
-            found.append(HeldOnNode(node=name, count=units))
-    return tuple(found)
+            found[name] = units
+    return found
 
 
 def _make_room(state: State, reservation: Reservation, holds: Iterable[HeldOnNode], at: int) -> list[Event]:

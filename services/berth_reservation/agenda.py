@@ -11,7 +11,12 @@ from berth.ids import RequestKey, ReservationId
 from berth.messages.commands import Refusal, RefusalCode
 from berth.messages.envelope import Record
 from berth.messages.events import (
+    AllocationsEnded,
     Event,
+    NodeChanged,
+    NodeLeft,
+    NodeLost,
+    NodeRegistered,
     RequestEnded,
     RequestPlaced,
     ReservationActivated,
@@ -20,12 +25,14 @@ from berth.messages.events import (
     ReservationHeld,
     Transaction,
 )
-from berth.messages.reservation_events import ReservationStatus
+from berth.messages.reservation_events import EndCause, ReservationStatus
+from berth.model.holding import why_unfit
 from berth.model.ledger import State
 from berth.model.reservation import Reservation, ReservationState
 from berth_reservation.activation import activate
 from berth_reservation.expiry import ends_of, expire, next_change, over, unused_by
 from berth_reservation.pace import Pace
+from berth_reservation.replanning import replan
 from berth_reservation.timers import Phase, Timers
 
 Key = ReservationId | RequestKey
@@ -43,11 +50,16 @@ class Agenda:
         self._tries: dict[Key, int] = {}
         self._too_early = 0
         self._not_before = 0
+        self._short: dict[ReservationId, None] = {}
+        self._short_looked_at = 0
 
     def begin(self, state: State, now: int) -> None:
         """Note everything that has a time."""
         for name in state.reservations.open:
-            self._note_reservation(state, state.reservations.reservations[name], now)
+            reservation = state.reservations.reservations[name]
+            self._note_reservation(state, reservation, now)
+            if reservation.missing or any(why_unfit(state, node) for node, _ in reservation.holds):
+                self._look_at(state, name, now)
         for key in state.queue.requests:
             self._note_request(state, key)
 
@@ -105,6 +117,14 @@ class Agenda:
                 self._note_reservation(state, state.reservations.reservations[name], now)
             case ReservationEnded(reservation=name):
                 self._forget(name)
+                self._short.pop(name, None)
+                self._look_at_short(state, now)
+            case NodeRegistered(node=node) | NodeChanged(node=node) | NodeLost(node=node) | NodeLeft(node=node):
+                for name in state.reservations.on_node(node):
+                    self._look_at(state, name, now)
+                self._look_at_short(state, now)
+            case AllocationsEnded():
+                self._look_at_short(state, now)
             case RequestPlaced() if event.key is not None:
                 self._note_request(state, event.key)
                 self._note_drawing(state, event.key, now)
@@ -116,8 +136,24 @@ class Agenda:
     def _note_reservation(self, state: State, reservation: Reservation, now: int) -> None:
         due = next_change(state, reservation, now)
         self._forget(reservation.id)
+        if reservation.missing and not reservation.is_over:
+            self._short[reservation.id] = None
+        else:
+            self._short.pop(reservation.id, None)
         if due is not None:
             self._timers.set(reservation.id, due, _phase(state, reservation.id))
+
+    def _look_at(self, state: State, name: ReservationId, now: int) -> None:
+        """Something has changed for it: it may have to be held elsewhere (R92), or may be held at last."""
+        due = next_change(state, state.reservations.reservations[name], now)
+        self._timers.set(name, now if due is None else min(due, now), _phase(state, name))
+
+    def _look_at_short(self, state: State, now: int) -> None:
+        """Room may have come for those that hold less than they ask for; looked at together, a little later."""
+        if self._short and self._short_looked_at <= now:
+            self._short_looked_at = now + self._pace.refill_ms
+            for name in self._short:
+                self._timers.set(name, self._short_looked_at, _phase(state, name))
 
     def _note_request(self, state: State, key: RequestKey) -> None:
         ends = min(ends_of(state, key), default=None)
@@ -158,24 +194,28 @@ def _phase(state: State, key: Key) -> Phase:
 
 def _planned(state: State, key: Key, now: int) -> list[Transaction]:
     if isinstance(key, tuple):
-        expired = expire(state, key, now)
-        return [] if expired is None else [expired]
+        return _alone(expire(state, key, now))
     reservation = state.reservations.reservations[key]
     if reservation.is_over:
         return []
     if reservation.body.end <= now:
-        return over(state, reservation, ReservationStatus.EXPIRED)
+        return over(state, reservation, ReservationStatus.EXPIRED, EndCause.OVER, now)
     if reservation.state is ReservationState.ACTIVE:
-        return over(state, reservation, ReservationStatus.RELEASED) if _is_done(state, reservation, now) else []
-    if reservation.state is ReservationState.HELD and reservation.body.start <= now:
-        activated = activate(state, reservation, now)
-        return [] if activated is None else [activated]
-    return []
+        cause = _why_done(state, reservation, now)
+        if cause is not None:
+            return over(state, reservation, ReservationStatus.RELEASED, cause, now)
+    elif reservation.body.start <= now:
+        return _alone(activate(state, reservation, now))
+    return _alone(replan(state, reservation, now))
 
 
-def _is_done(state: State, reservation: Reservation, now: int) -> bool:
+def _alone(transaction: Transaction | None) -> list[Transaction]:
+    return [] if transaction is None else [transaction]
+
+
+def _why_done(state: State, reservation: Reservation, now: int) -> EndCause | None:
     """Used, where it is to be used once (R94), or unused for as long as it allows (R92)."""
     if reservation.body.allocate_once and state.reservations.drawers.get(reservation.id):
-        return True
+        return EndCause.USED
     idle = unused_by(state, reservation)
-    return idle is not None and idle <= now
+    return EndCause.UNUSED if idle is not None and idle <= now else None

@@ -1,49 +1,53 @@
-"""May this window be booked, and on which nodes? Pure: state and document in, transaction or refusal out.
+"""May this window be booked, and when else would it be? Pure: state and document in, transaction or refusal out.
 
-Times are milliseconds UTC. What the leader would refuse is refused here first, in words that say what to do.
+Times are milliseconds UTC. What the leader would refuse is refused here first, in words that say what would work.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from berth.ids import Namespace, NodeId, ReservationId
+from berth.ids import Namespace
 from berth.messages.commands import Refusal, RefusalCode
 from berth.messages.documents import NodeState, ReservationDocument, time_text
-from berth.messages.events import (
-    Event,
-    ReservationActivated,
-    ReservationCreated,
-    ReservationEnded,
-    ReservationHeld,
-    Transaction,
-)
-from berth.messages.requests import Mode
-from berth.messages.reservation_events import HeldOnNode, ReservationBody, ReservationStatus
+from berth.messages.events import Event, ReservationActivated, ReservationCreated, ReservationHeld, Transaction
+from berth.messages.reservation_events import HeldOnNode, ReservationBody
 from berth.model.check import check
 from berth.model.cluster import Node
-from berth.model.feasibility import FILTERING, holds, spoken
+from berth.model.holding import missed_constraint
 from berth.model.ledger import State
-from berth.model.reservation import Reservation, ReservationState, unit_of
-from berth.model.windows import units_that_fit
+from berth.model.reservation import unit_of
+from berth.model.windows import times_that_fit
 from berth.wire.codec import body_digest
+from berth_reservation.calendar import in_the_way, starts_that_may_work
+from berth_reservation.choosing import candidates, fill, room_on
+from berth_reservation.displacing import displace
+from berth_reservation.recurrence import first_start
 
 DETAILS_MAX = 5
 """Nodes that a refusal names one by one; the rest is counted."""
 
-Room = Mapping[NodeId, int]
-"""How many units fit on each node for the whole window."""
+STARTS_MAX = 64
+"""Starts that are tried for a window that works: that nodes have room does not mean that quota or spread allow it."""
 
 
 def digest_of(document: ReservationDocument) -> str:
-    """What R106 compares. A window from now on is compared as it was said, not by the moment it was read."""
-    if document.start is None or document.duration_seconds is None:
+    """What R106 compares. A window that the document leaves open is compared as it was said, not as it was read."""
+    is_open = document.start is None or document.soonest or document.recurrence is not None
+    if is_open or document.start is None or document.duration_seconds is None:
         return body_digest(document)
     end = document.start + document.duration_seconds * 1000
     return body_digest(document.model_copy(update={"end": end, "duration_seconds": None}))
 
 
 def normalised(document: ReservationDocument, asked_at: int) -> ReservationBody:
-    """The document in whole numbers, its window said in full; without a start it begins when it was asked for."""
+    """The document in whole numbers, its window said in full; without a start it begins when it was asked for.
+
+    That of a series is its first one; of one that comes as soon as possible, the soonest that is thinkable.
+    """
     start = asked_at if document.start is None else document.start
+    if document.soonest:
+        start = max(start, asked_at)
+    elif document.recurrence is not None:
+        start = first_start(document.recurrence, max(start, asked_at)) or start
     seconds = document.duration_seconds
     end = document.end if seconds is None else start + seconds * 1000
     assert end is not None, "a reservation document says either its end or its duration"
@@ -60,6 +64,13 @@ def normalised(document: ReservationDocument, asked_at: int) -> ReservationBody:
         allocate_once=document.allocate_once,
         on_expiry=document.on_expiry,
         release_if_unused_after_seconds=document.release_if_unused_after_seconds,
+        spread=document.spread,
+        use=document.use,
+        on_node_loss=document.on_node_loss,
+        displace=document.displace,
+        grace_seconds=document.grace_seconds,
+        recurrence=document.recurrence,
+        series=document.id if document.recurrence else None,
     )
 
 
@@ -68,140 +79,123 @@ def book(state: State, document: ReservationDocument, at: int, *, asked_at: int)
 
     `asked_at` stays the same when it is planned again, so that "from now on" does not run ahead of the leader.
     """
-    body = normalised(document, asked_at)
+    if document.recurrence is not None and first_start(document.recurrence, max(document.start or 0, asked_at)) is None:
+        return _no(RefusalCode.INVALID, "the series has no start any more: see its cron expression and `until`")
+    body, digest = normalised(document, asked_at), digest_of(document)
+    unlikely = _why_never(state, body, at)
+    if unlikely is not None:
+        return unlikely
+    if document.soonest:
+        works = next(_that_work(state, body, document.namespace, digest, at), None)
+        return works or _with_advice(state, body, document.namespace, at, _too_little(state, body, at))
     if body.end <= max(body.start, at):
-        return _no(RefusalCode.INVALID, f"the window ends at {time_text(body.end)}, and it is {time_text(at)}")
+        past = _no(RefusalCode.INVALID, f"the window ends at {time_text(body.end)}, and it is {time_text(at)}")
+        return _with_advice(state, body.model_copy(update=_moved(body, at)), document.namespace, at, past)
+    tried = attempt(state, body, document.namespace, digest, at)
+    if not isinstance(tried, Refusal):
+        return tried
+    displaced = displace(state, body, document.namespace, digest, at)
+    return displaced or _with_advice(state, body, document.namespace, at, tried)
+
+
+def attempt(state: State, body: ReservationBody, namespace: Namespace, digest: str, at: int) -> Transaction | Refusal:
+    """The transaction that creates and holds exactly this, where there is room and the leader would agree."""
     chosen = choose(state, body, at)
     if isinstance(chosen, Refusal):
         return chosen
     events = [
-        ReservationCreated(reservation=body, digest=digest_of(document)),
+        ReservationCreated(reservation=body, digest=digest),
         ReservationHeld(reservation=body.id, nodes=chosen),
         *([ReservationActivated(reservation=body.id)] if body.start <= at else []),
     ]
-    transaction = tuple(Event(data, document.namespace) for data in events)
+    transaction = tuple(Event(data, namespace) for data in events)
     return check(state, transaction, at) or transaction
 
 
-def cancel(state: State, name: ReservationId, namespace: Namespace) -> Transaction | Refusal:
-    """End an open reservation: one that is held is cancelled, an active one that nobody uses is released (R90)."""
-    known = state.reservations.reservations.get(name)
-    if known is None or known.namespace != namespace:
-        return _no(RefusalCode.NOT_FOUND, f"{namespace} has no reservation {name}")
-    if known.is_over:
-        return _no(RefusalCode.ALREADY_DONE, f"{name} is {known.state}, and that is final")
-    is_active = known.state is ReservationState.ACTIVE
-    if is_active and (drawing := _drawing(state, known)):
-        users = _listed(drawing)
-        return _no(RefusalCode.RULE, f"{name} is in use by {users}: release those first, or wait for its end")
-    status = ReservationStatus.RELEASED if is_active else ReservationStatus.CANCELLED
-    return (Event(ReservationEnded(reservation=name, status=status), namespace),)
-
-
-def _drawing(state: State, reservation: Reservation) -> list[str]:
-    if not state.reservations.drawers.get(reservation.id):
-        return []
-    found = {
-        f"{allocation.namespace}/{allocation.request}"
-        for node, _ in reservation.holds
-        for allocation in state.cluster.on_node(node).values()
-        if allocation.reservation == reservation.id
-    }
-    return sorted(found)
-
-
-# --- on which nodes -------------------------------------------------------------------------------------
-
-
 def choose(state: State, body: ReservationBody, at: int) -> tuple[HeldOnNode, ...] | Refusal:
-    """Where its units are held: evenly on the nodes that it names, else on as few suitable nodes as will do."""
-    return _on_named(state, body, at) if body.nodes else _anywhere(state, body, at)
+    """Where all its units are held, or why there is no such place."""
+    nodes = candidates(state, body)
+    chosen = fill(state, body, nodes, room_on(state, body, nodes, at))
+    return chosen if sum(one.count for one in chosen) == body.count else _too_little(state, body, at)
 
 
-def _on_named(state: State, body: ReservationBody, at: int) -> tuple[HeldOnNode, ...] | Refusal:
-    names = list(dict.fromkeys(body.nodes))
-    unknown = [name for name in names if name not in state.cluster.nodes]
+# --- why not -----------------------------------------------------------------------------------------------
+
+
+def _why_never(state: State, body: ReservationBody, at: int) -> Refusal | None:
+    """What no waiting mends: nodes that are not there or not fit, more than an empty cluster has."""
+    unknown = [name for name in dict.fromkeys(body.nodes) if name not in state.cluster.nodes]
     if unknown:
-        return _no(RefusalCode.NOT_FOUND, f"no node {_listed(unknown)}")
-    for name in names:
+        return _no(RefusalCode.NOT_FOUND, f"no node {_listed(unknown)}: see `berth nodes list`")
+    for name in dict.fromkeys(body.nodes):
         why = _why_not_on(state.cluster.nodes[name], body, at)
         if why is not None:
             return _no(RefusalCode.RULE, f"{name} {why}")
-    room = _room(state, body, names, at)
-    if sum(room.values()) < body.count:
-        return _too_little(body, room)
-    return _evenly(names, room, body.count)
+    nodes = candidates(state, body)
+    if not nodes:
+        return _no(RefusalCode.CAPACITY, "no node that takes work meets the constraints: see `berth nodes list`")
+    most = sum(times_that_fit(unit_of(body), node.allocatable) for node in nodes)
+    if most < body.count:
+        text = f"{body.count} units are asked for, and the suitable nodes have room for {most} when they are empty"
+        return _no(RefusalCode.CAPACITY, f"{text}: ask for fewer, or for smaller ones")
+    return None
 
 
 def _why_not_on(node: Node, body: ReservationBody, at: int) -> str | None:
     if node.state is NodeState.LOST and body.start <= at:
         return "is lost: name another, or start later"
-    missed = [one for one in body.constraints if one.mode is Mode.REQUIRED and not holds(one, node)]
-    return f"does not meet {spoken(missed[0])}" if missed else None
+    missed = missed_constraint(node, body)
+    return f"does not meet {missed}" if missed else None
 
 
-def _evenly(names: Iterable[NodeId], room: Room, count: int) -> tuple[HeldOnNode, ...]:
-    """One unit to each node that still has room, in their order, round after round."""
-    held = dict.fromkeys(names, 0)
-    left = count
-    while left:
-        for name in held:
-            if left and held[name] < room[name]:
-                held[name] += 1
-                left -= 1
-    return tuple(HeldOnNode(node=name, count=units) for name, units in held.items() if units)
-
-
-def _anywhere(state: State, body: ReservationBody, at: int) -> tuple[HeldOnNode, ...] | Refusal:
-    """Preferred nodes first, then those with most room, so that few are touched; ties go to the smallest id."""
-    if body.start > at:
-        return _no(
-            RefusalCode.INVALID,
-            "a window that starts later needs its nodes named: add `nodes`, or leave out `start` to book from now on",
-        )
-    suitable = [node for node in state.cluster.nodes.values() if _is_suitable(node, body, at)]
-    if not suitable:
-        return _no(RefusalCode.CAPACITY, "no node that takes work meets the constraints: see `berth nodes list`")
-    room = _room(state, body, [node.id for node in suitable], at)
-    if sum(room.values()) < body.count:
-        return _too_little(body, room)
-    suitable.sort(key=lambda node: (-_preferred(node, body), -room[node.id], node.id))
-    held: list[HeldOnNode] = []
-    left = body.count
-    for node in suitable:
-        units = min(left, room[node.id])
-        if units:
-            held.append(HeldOnNode(node=node.id, count=units))
-            left -= units
-    return tuple(held)
-
-
-def _is_suitable(node: Node, body: ReservationBody, at: int) -> bool:
-    """It takes work, and whoever draws needs no toleration there; such nodes are booked by name."""
-    if node.state is not NodeState.READY or not node.schedulable or node.draining:
-        return False
-    if any(taint.effect in FILTERING for taint in node.taints):
-        return False
-    return _why_not_on(node, body, at) is None
-
-
-def _preferred(node: Node, body: ReservationBody) -> int:
-    return sum(one.weight for one in body.constraints if one.mode is Mode.PREFERRED and holds(one, node))
-
-
-def _room(state: State, body: ReservationBody, names: Iterable[NodeId], at: int) -> dict[NodeId, int]:
-    unit, nodes = unit_of(body), state.cluster.nodes
-    return {
-        name: min(body.count, units_that_fit(state, nodes[name], unit, start=body.start, end=body.end, at=at))
-        for name in names
-    }
-
-
-def _too_little(body: ReservationBody, room: Room) -> Refusal:
+def _too_little(state: State, body: ReservationBody, at: int) -> Refusal:
     window = f"from {time_text(body.start)} to {time_text(body.end)}"
+    room = room_on(state, body, candidates(state, body), at)
     most = sorted(room, key=lambda name: (-room[name], name))
     found = _listed([f"{name} has room for {room[name]}" for name in most])
-    return _no(RefusalCode.CAPACITY, f"{sum(room.values())} of {body.count} units fit {window}: {found}")
+    spread = ", not spread as asked" if sum(room.values()) >= body.count else ""
+    return _no(RefusalCode.CAPACITY, f"{sum(room.values())} of {body.count} units fit {window}{spread}: {found}")
+
+
+def _with_advice(state: State, body: ReservationBody, namespace: Namespace, at: int, refusal: Refusal) -> Refusal:
+    """`refusal`, with who is in the way and the first window of the same length that would work."""
+    works = next(_that_work(state, body, namespace, "", at), None)
+    start = None if works is None else _start_of(works)
+    nodes = candidates(state, body)
+    crowded = [node for node in nodes if room_on(state, body, [node], at)[node.id] < _empty_room(node, body)]
+    blocking = in_the_way(state, body, crowded, at)[: DETAILS_MAX * 4] if refusal.code is RefusalCode.CAPACITY else ()
+    parts = [refusal.detail]
+    if blocking:
+        parts.append(f"in the way: {_listed(blocking)}")
+    if start is None:
+        parts.append("no later window of this length would work either")
+    else:
+        parts.append(f"it would work from {time_text(start)} to {time_text(start + body.end - body.start)}")
+    return refusal.model_copy(update={"detail": "; ".join(parts), "earliest_start": start, "in_the_way": blocking})
+
+
+def _empty_room(node: Node, body: ReservationBody) -> int:
+    return min(body.count, times_that_fit(unit_of(body), node.allocatable))
+
+
+def _that_work(
+    state: State, body: ReservationBody, namespace: Namespace, digest: str, at: int
+) -> Iterator[Transaction]:
+    """Windows of the body's length that may be booked, soonest first, not before its start."""
+    starts = starts_that_may_work(state, body, candidates(state, body), at)
+    for _, start in zip(range(STARTS_MAX), starts, strict=False):
+        tried = attempt(state, body.model_copy(update=_moved(body, start)), namespace, digest, at)
+        if not isinstance(tried, Refusal):
+            yield tried
+
+
+def _moved(body: ReservationBody, start: int) -> dict[str, int]:
+    return {"start": start, "end": start + body.end - body.start}
+
+
+def _start_of(transaction: Transaction) -> int:
+    created = next(event.data for event in transaction if isinstance(event.data, ReservationCreated))
+    return created.reservation.start
 
 
 def _listed(names: Sequence[str]) -> str:

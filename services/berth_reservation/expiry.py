@@ -1,19 +1,23 @@
 """What ends with time: windows, what draws on them, and the durations of allocations. Pure; milliseconds UTC."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from berth.ids import AllocationId, RequestKey
+from berth.ids import AllocationId, RequestKey, Sequence
+from berth.messages.commands import Refusal
 from berth.messages.documents import OnExpiry
 from berth.messages.envelope import RECORD_BYTES_MAX, RECORD_EVENTS_MAX
 from berth.messages.events import AllocationsEnded, Event, How, ReservationEnded, Transaction
 from berth.messages.reasons import ReasonCode
-from berth.messages.reservation_events import ReservationStatus
+from berth.messages.reservation_events import EndCause, ReservationCreated, ReservationStatus
 from berth.model.charging import draws_on
+from berth.model.check import accept
 from berth.model.cluster import AllocationState
 from berth.model.ledger import State
 from berth.model.reservation import Reservation, ReservationState
 from berth.model.reservation_rules import is_due
-from berth_reservation.departures import departure
+from berth_reservation.booking import attempt
+from berth_reservation.departures import departure, notice
+from berth_reservation.recurrence import next_occurrence
 
 EVENTS_MAX = RECORD_EVENTS_MAX - 64
 BYTES_MAX = RECORD_BYTES_MAX // 2
@@ -23,22 +27,57 @@ EVENT_BYTES = 512
 """An event without its ids, generously."""
 
 
-def over(state: State, reservation: Reservation, status: ReservationStatus) -> list[Transaction]:
-    """End the reservation. With `on_expiry: evict`, what draws on it goes first: in the same transaction, or in
-    as many as one record each can hold; the last of them ends the reservation.
+def over(
+    state: State, reservation: Reservation, status: ReservationStatus, cause: EndCause, at: int
+) -> list[Transaction]:
+    """End the reservation at `at`. With `on_expiry: evict`, what draws on it goes first: in the same transaction, or
+    in as many as one record each can hold; the last of them ends the reservation and books the next of its series.
     """
     parts: list[list[Event]] = [[]]
     if status is ReservationStatus.EXPIRED and reservation.body.on_expiry is OnExpiry.EVICT:
-        for key, names in _drawers(state, reservation).items():
-            events = departure(state, key, names, How.EXPIRED, ReasonCode.RESERVATION_OVER)
+        for key, names in drawers_of(state, reservation).items():
+            events = _taken_along(state, reservation, key, names, at)
             if _is_full(parts[-1], events):
                 parts.append([])
             parts[-1] += events
-    parts[-1].append(Event(ReservationEnded(reservation=reservation.id, status=status), reservation.namespace))
+    parts[-1].append(ended_event(reservation, status, cause))
+    parts[-1] += following(state, reservation, [tuple(part) for part in parts], at)
     return [tuple(part) for part in parts]
 
 
-def _drawers(state: State, reservation: Reservation) -> dict[RequestKey, list[AllocationId]]:
+def ended_event(reservation: Reservation, status: ReservationStatus, cause: EndCause) -> Event:
+    data = ReservationEnded(reservation=reservation.id, status=status, cause=cause)
+    return Event(data, reservation.namespace)
+
+
+def _taken_along(
+    state: State, reservation: Reservation, key: RequestKey, names: list[AllocationId], at: int
+) -> list[Event]:
+    """Its time is over with that of the reservation: at once, or when its grace is over too."""
+    body = reservation.body
+    until = body.end + body.grace_seconds * 1000
+    if until > at:
+        return notice(state, key, names, How.EXPIRED, ReasonCode.RESERVATION_OVER, until=until)
+    return departure(state, key, names, How.EXPIRED, ReasonCode.RESERVATION_OVER)
+
+
+def following(state: State, reservation: Reservation, ending: Iterable[Transaction], at: int) -> list[Event]:
+    """The next window of its series, held on what is free when `ending` is done; pending while there is no room."""
+    body = next_occurrence(state, reservation.body, at)
+    if body is None:
+        return []
+    with state.journal.trial():
+        for transaction in ending:
+            if accept(state, transaction, at, Sequence(state.sequence + 1)) is not None:
+                return []  # the leader will refuse that too: it is looked at again
+        tried = attempt(state, body, reservation.namespace, reservation.digest, at)
+    if not isinstance(tried, Refusal):
+        return list(tried)
+    return [Event(ReservationCreated(reservation=body, digest=reservation.digest), reservation.namespace)]
+
+
+def drawers_of(state: State, reservation: Reservation) -> dict[RequestKey, list[AllocationId]]:
+    """What draws on it, by request."""
     found: dict[RequestKey, list[AllocationId]] = {}
     if reservation.state is not ReservationState.ACTIVE:
         return found
@@ -51,9 +90,11 @@ def _drawers(state: State, reservation: Reservation) -> dict[RequestKey, list[Al
 
 
 def _is_full(part: list[Event], more: list[Event]) -> bool:
-    if not part:
-        return False
-    return len(part) + len(more) > EVENTS_MAX or _size(part) + _size(more) > BYTES_MAX
+    return bool(part) and not fits_one_record(part + more)
+
+
+def fits_one_record(events: list[Event]) -> bool:
+    return len(events) <= EVENTS_MAX and _size(events) <= BYTES_MAX
 
 
 def _size(events: list[Event]) -> int:
@@ -68,9 +109,7 @@ def next_change(state: State, reservation: Reservation, now: int) -> int | None:
     """
     body = reservation.body
     match reservation.state:
-        case ReservationState.PENDING:
-            return body.end
-        case ReservationState.HELD:
+        case ReservationState.PENDING | ReservationState.HELD:
             return body.start
         case ReservationState.ACTIVE:
             if body.allocate_once and state.reservations.drawers.get(reservation.id):

@@ -13,6 +13,8 @@ class Pace:
     """A command whose fate is not known by then is answered so; clients wait 10 s."""
     retry_min_ms: int = 50
     retry_max_ms: int = 2_000
+    refill_ms: int = 500
+    """How often at most those that hold less than they ask for are looked at because room may have come."""
     tries_max: int = 6
     """A command that the leader refused so often is answered with its refusal."""
     transactions_max: int = 128

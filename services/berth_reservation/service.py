@@ -12,14 +12,13 @@ from berth import subjects
 from berth.effects import Effect, Identity, Message, Note, Propose, Reply
 from berth.ids import Namespace, ReservationId, Sequence
 from berth.messages.commands import (
-    CancelReservation,
-    CreateReservation,
     NoResponders,
     Proposal,
     ProposalAnswer,
     Refusal,
     RefusalCode,
     ReservationAnswer,
+    ReservationCommand,
 )
 from berth.messages.envelope import Record
 from berth.messages.events import Transaction
@@ -83,7 +82,7 @@ class ReservationService:
 
     def handle(self, message: Message, now_ms: int) -> list[Effect]:
         body = message.body
-        if isinstance(body, CreateReservation | CancelReservation):
+        if isinstance(body, ReservationCommand):
             return self._ask(message, body, now_ms)
         if isinstance(body, ProposalAnswer):
             return self._told(body, now_ms)
@@ -118,7 +117,7 @@ class ReservationService:
 
     # --- commands -----------------------------------------------------------------------------------
 
-    def _ask(self, message: Message, body: CreateReservation | CancelReservation, now: int) -> list[Effect]:
+    def _ask(self, message: Message, body: ReservationCommand, now: int) -> list[Effect]:
         self._asked += 1
         self._commands[self._asked] = Command(
             body=body,

@@ -65,6 +65,7 @@ class ReasonCode(StrEnum):
     LOST_WITH_NODE = "lost_with_node"
     DURATION_OVER = "duration_over"
     RESERVATION_OVER = "reservation_over"
+    RESERVATION_CANCELLED = "reservation_cancelled"
 
 
 PRECEDENCE: dict[ReasonCode, int] = {code: place for place, code in enumerate(ReasonCode)}
@@ -147,6 +148,7 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.LOST_WITH_NODE: "its node was lost",
     ReasonCode.DURATION_OVER: "its duration is over",
     ReasonCode.RESERVATION_OVER: "the reservation it drew from is over",
+    ReasonCode.RESERVATION_CANCELLED: "the reservation it drew from was given back",
 }
 
 

@@ -175,6 +175,9 @@ def _why_not_drained(state: State, transaction: Transaction) -> Refusal | None:
 
 def _why_not_lawful(state: State, transaction: Transaction, at: int) -> Refusal | None:
     """Who is taken from others may be taken, all of them together, by the request that is placed for it."""
+    refusal = reservation_rules.refuse_taken_along(state, transaction)
+    if refusal is not None:
+        return refusal
     victims = [
         (event.namespace, name)
         for event in transaction
@@ -335,7 +338,7 @@ def _judge_quota(state: State, event: Event, data: RequestPlaced) -> Refusal | N
         if refusal is not None:
             return refusal
         payer = reservation.namespace
-        amount = amount.beyond(reservation.total)
+        amount = reservation_rules.beyond_holds(state, reservation, nodes, amount)
     if entitlement.is_stopped(state, request.namespace):
         return refuse(RefusalCode.QUOTA, f"{request.namespace} is held: nothing new is placed until it is resumed")
     return entitlement.over_limit(state, payer, amount, may_borrow=request.borrow is Borrow.ALLOWED)

@@ -38,7 +38,7 @@ from berth.messages.events import (
 )
 from berth.messages.reasons import ReasonCode, sentence
 from berth.messages.requests import Effect, Request
-from berth.model import entitlement, feasibility, reservation_rules
+from berth.model import entitlement, feasibility, holding, reservation_rules
 from berth.model.cluster import Allocation, AllocationState
 from berth.model.ledger import State
 from berth.model.queue import SETTLED, RequestState
@@ -52,6 +52,7 @@ GROUNDS_OF_EVICTION = frozenset(
         ReasonCode.LOST_WITH_NODE,
         ReasonCode.PREEMPTED,
         ReasonCode.RECLAIMED,
+        ReasonCode.RESERVATION_CANCELLED,
         ReasonCode.TAINTED,
     }
 )
@@ -227,9 +228,9 @@ def _releasing(state: State, event: Event, data: AllocationsReleasing, at: int) 
             return allocation
         if allocation.state is not AllocationState.PLACED:
             return refuse(RefusalCode.ALREADY_DONE, f"{name} is releasing already")
-        request = state.queue.requests[allocation.request_key].request
-        if data.until > at + request.grace_seconds * 1000 + CLOCKS_DIFFER_MS:
-            return refuse(RefusalCode.INVALID, f"{name} may release for {request.grace_seconds} s at most")
+        grace = reservation_rules.grace_seconds(state, allocation)
+        if data.until > at + grace * 1000 + CLOCKS_DIFFER_MS:
+            return refuse(RefusalCode.INVALID, f"{name} may release for {grace} s at most")
         refusal = _may_end(state, event, allocation, data.how, data.reason, at)
         if refusal is not None:
             return refusal
@@ -286,7 +287,8 @@ def _may_end(
                 return refuse(RefusalCode.INVALID, f"{allocation.id} is released for no attempt")
             return None
         case How.EXPIRED:
-            return reservation_rules.refuse_duration_end(state, allocation, at)
+            releasing = isinstance(event.data, AllocationsReleasing)
+            return reservation_rules.refuse_duration_end(state, allocation, at, releasing=releasing)
         case How.LOST:
             return refuse(RefusalCode.INVALID, f"{allocation.id} is lost at once or not at all")
         case How.EVICTED:
@@ -382,7 +384,7 @@ _RULES: dict[type, Rule] = {
     CohortSet: _cohort_set,
     CohortRemoved: _cohort_removed,
     ReservationCreated: lambda state, event, _data, at: reservation_rules.refuse_created(state, event, at),
-    ReservationHeld: lambda state, event, _data, at: reservation_rules.refuse_held(state, event, at),
+    ReservationHeld: lambda state, event, _data, at: holding.refuse_held(state, event, at),
     ReservationActivated: lambda state, event, _data, at: reservation_rules.refuse_activated(state, event, at),
     ReservationEnded: lambda state, event, _data, at: reservation_rules.refuse_ended(state, event, at),
 }

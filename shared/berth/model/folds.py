@@ -30,7 +30,7 @@ from berth.messages.requests import Taint
 from berth.model.charging import CONFIGURATION, quota_scope
 from berth.model.cluster import Allocation, Node
 from berth.model.quota import Cohort, Quota
-from berth.model.reservation import Reservation, ReservationState, ended
+from berth.model.reservation import Reservation, ReservationState, ended, held
 
 if TYPE_CHECKING:
     from berth.model.ledger import State
@@ -189,11 +189,19 @@ def _reservation_created(state: "State", event: Event, data: ReservationCreated,
 
 
 def _reservation_held(state: "State", _event: Event, data: ReservationHeld, _at: int, sequence: Sequence) -> None:
-    reservation = state.reservations.reservations[data.reservation]
-    assert reservation.state in (ReservationState.PENDING, ReservationState.HELD), f"I13: {reservation.id} is not open"
-    holds = tuple((held.node, held.count) for held in data.nodes)
-    state.reservations.put(replace(reservation, state=ReservationState.HELD, holds=holds, changed=sequence))
-    _reservation_touched(state, reservation, sequence)
+    before = state.reservations.reservations[data.reservation]
+    assert not before.is_over, f"I13: {before.id} is not open"
+    after = held(before, data, sequence)
+    if before.state is not ReservationState.ACTIVE:
+        state.reservations.put(after)
+    else:
+        state.quotas.release(before.namespace, state.reservations.charged(before))
+        kept = {node for node, _ in after.holds}
+        for node in [node for node, _ in before.holds if node not in kept]:
+            state.reservations.leave(before, node)
+        state.reservations.put(after)
+        state.quotas.charge(after.namespace, state.reservations.charged(after))
+    _reservation_touched(state, before, sequence)
 
 
 def _reservation_activated(
@@ -217,7 +225,7 @@ def _reservation_ended(state: "State", _event: Event, data: ReservationEnded, _a
     if was_active:
         state.quotas.release(reservation.namespace, state.reservations.charged(reservation))
         state.reservations.forget_use(reservation)
-    state.reservations.put(ended(reservation, data.status, sequence))
+    state.reservations.put(ended(reservation, data, sequence))
     for allocation in _of_reservation(state, reservation) if was_active else ():
         state.quotas.charge(allocation.namespace, allocation.charge)
     _reservation_touched(state, reservation, sequence)

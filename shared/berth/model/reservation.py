@@ -6,7 +6,14 @@ from enum import StrEnum
 from typing import Any
 
 from berth.ids import Namespace, NodeId, ReservationId, Sequence
-from berth.messages.reservation_events import ReservationBody, ReservationStatus
+from berth.messages.reservation_events import (
+    Because,
+    EndCause,
+    ReservationBody,
+    ReservationEnded,
+    ReservationHeld,
+    ReservationStatus,
+)
 from berth.model.tables import CountedTable, DigestedTable, Journal, Table
 from berth.resources import NOTHING, ONE_INSTANCE, Resources
 
@@ -27,7 +34,10 @@ def unit_of(body: ReservationBody) -> Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """`holds`: how many units are held on which node; a unit is the body's resources and one of `instances`."""
+    """`holds`: how many units are held on which node; a unit is the body's resources and one of `instances`.
+
+    `because`: why it was last held otherwise than before; `ended`: why it is over.
+    """
 
     id: ReservationId
     namespace: Namespace
@@ -37,6 +47,8 @@ class Reservation:
     holds: tuple[tuple[NodeId, int], ...] = ()
     created: Sequence
     changed: Sequence
+    because: Because | None = None
+    ended: EndCause | None = None
 
     @property
     def unit(self) -> Resources:
@@ -47,12 +59,24 @@ class Reservation:
         return self.state not in (ReservationState.PENDING, ReservationState.HELD, ReservationState.ACTIVE)
 
     @property
+    def units(self) -> int:
+        """How many units are held, on all nodes together."""
+        return sum(count for _, count in self.holds)
+
+    @property
+    def missing(self) -> int:
+        """How many of the units that it asks for are held nowhere: a promise broken, or not made yet."""
+        return self.body.count - self.units
+
+    @property
     def total(self) -> Resources:
         """What all holds together are."""
-        return self.unit.times(sum(count for _, count in self.holds))
+        return self.unit.times(self.units)
 
 
 def _describe(reservation: Reservation) -> Any:
+    because = reservation.because
+    held_again = () if because is None else (reservation.body.end, reservation.body.count, because.written())
     return (
         reservation.namespace,
         reservation.digest,
@@ -60,6 +84,7 @@ def _describe(reservation: Reservation) -> Any:
         reservation.holds,
         reservation.created,
         reservation.changed,
+        *held_again,
     )
 
 
@@ -165,6 +190,12 @@ class Reservations:
         if not left:
             self.idle_since.put(reservation, at)
 
+    def leave(self, reservation: Reservation, node: NodeId) -> None:
+        """It holds nothing on `node` any more, where nobody draws on it."""
+        if (reservation.id, node) in self.drawn:
+            assert self.drawn_on(reservation.id, node) == NOTHING, f"I13: {reservation.id} is drawn on {node}"
+            self.drawn.drop((reservation.id, node))
+
     def forget_use(self, reservation: Reservation) -> None:
         """It is over: what still runs draws on it no longer."""
         for node, _ in reservation.holds:
@@ -210,6 +241,24 @@ STATE_OF: dict[ReservationStatus, ReservationState] = {
 }
 
 
-def ended(reservation: Reservation, status: ReservationStatus, sequence: Sequence) -> Reservation:
+def ended(reservation: Reservation, data: ReservationEnded, sequence: Sequence) -> Reservation:
     assert not reservation.is_over, f"I13: {reservation.id} is {reservation.state} and that is final (R96)"
-    return replace(reservation, state=STATE_OF[status], changed=sequence)
+    return replace(reservation, state=STATE_OF[data.status], ended=data.cause, changed=sequence)
+
+
+def held(reservation: Reservation, data: ReservationHeld, sequence: Sequence) -> Reservation:
+    """As `data` says it is held from now on; one that is active stays active."""
+    changes: dict[str, int] = {}
+    if data.end is not None:
+        changes["end"] = data.end
+    if data.count is not None:
+        changes["count"] = data.count
+    is_active = reservation.state is ReservationState.ACTIVE
+    return replace(
+        reservation,
+        state=ReservationState.ACTIVE if is_active else ReservationState.HELD,
+        body=reservation.body.model_copy(update=changes) if changes else reservation.body,
+        holds=tuple((one.node, one.count) for one in data.nodes),
+        because=data.because,
+        changed=sequence,
+    )

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from berth.ids import Namespace, NodeId, RequestKey, ReservationId, is_name
 from berth.messages.commands import Refusal, RefusalCode
-from berth.messages.documents import OnExpiry, time_text
+from berth.messages.documents import OnExpiry, Use, time_text
 from berth.messages.events import (
     AllocationsEnded,
+    AllocationsReleasing,
     Event,
     ReservationActivated,
     ReservationCreated,
@@ -18,7 +19,7 @@ from berth.messages.events import (
     ReservationHeld,
     Transaction,
 )
-from berth.messages.reasons import sentence
+from berth.messages.reasons import ReasonCode, sentence
 from berth.messages.reservation_events import HeldOnNode, ReservationStatus
 from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, AllocationState
@@ -51,38 +52,11 @@ def refuse_created(state: State, event: Event, at: int) -> Refusal | None:
     return None
 
 
-def refuse_held(state: State, event: Event, _at: int) -> Refusal | None:
-    """Why it may not be held so: all units on known nodes; once held, no more units than it asked for."""
-    data = event.data
-    assert isinstance(data, ReservationHeld)
-    reservation = _open(state, event, data)
-    if isinstance(reservation, Refusal):
-        return reservation
-    if reservation.state is ReservationState.ACTIVE:
-        return _no(RefusalCode.ALREADY_DONE, f"{reservation.id} is active")
-    return _why_not_spread(state, reservation, data.nodes)
-
-
-def _why_not_spread(state: State, reservation: Reservation, nodes: Sequence[HeldOnNode]) -> Refusal | None:
-    body, held = reservation.body, sum(one.count for one in nodes)
-    names = [one.node for one in nodes]
-    if len(set(names)) < len(names) or any(one.count < 1 for one in nodes) or not names:
-        return _no(RefusalCode.INVALID, f"{body.id} names a node twice, or holds nothing on one")
-    missing = sorted(name for name in names if name not in state.cluster.nodes)
-    if missing:
-        return _no(RefusalCode.NOT_FOUND, f"no node {', '.join(missing)}")
-    if body.nodes and not set(names) <= set(body.nodes):
-        return _no(RefusalCode.INVALID, f"{body.id} names its nodes and is held on others")
-    if held > body.count or (held < body.count and reservation.state is ReservationState.PENDING):
-        return _no(RefusalCode.INVALID, f"{body.id} asks for {body.count} units, {held} are held")
-    return None
-
-
 def refuse_activated(state: State, event: Event, at: int) -> Refusal | None:
     """Why it may not become active: not held, before its start, or after its end."""
     data = event.data
     assert isinstance(data, ReservationActivated)
-    reservation = _open(state, event, data)
+    reservation = named_open(state, event, data.reservation)
     if isinstance(reservation, Refusal):
         return reservation
     body = reservation.body
@@ -104,11 +78,11 @@ def refuse_ended(state: State, event: Event, at: int) -> Refusal | None:
     """
     data = event.data
     assert isinstance(data, ReservationEnded)
-    reservation = _open(state, event, data)
+    reservation = named_open(state, event, data.reservation)
     if isinstance(reservation, Refusal):
         return reservation
     body = reservation.body
-    drawers = state.reservations.drawers.get(body.id, 0)
+    drawers = len(staying_drawers(state, reservation))
     match data.status:
         case ReservationStatus.EXPIRED if at < body.end:
             return _no(RefusalCode.TOO_EARLY, f"{body.id} ends at {time_text(body.end)}, it is {time_text(at)}")
@@ -126,17 +100,28 @@ def refuse_ended(state: State, event: Event, at: int) -> Refusal | None:
             return None
 
 
-def _open(
-    state: State, event: Event, data: ReservationHeld | ReservationActivated | ReservationEnded
-) -> Reservation | Refusal:
-    reservation = state.reservations.reservations.get(data.reservation)
+def named_open(state: State, event: Event, name: ReservationId) -> Reservation | Refusal:
+    """The reservation of the event's namespace, or why nothing more may become of it (R96)."""
+    reservation = state.reservations.reservations.get(name)
     if reservation is None:
-        return _no(RefusalCode.NOT_FOUND, f"no reservation {data.reservation}")
+        return _no(RefusalCode.NOT_FOUND, f"no reservation {name}")
     if event.namespace != reservation.namespace:
-        return _no(RefusalCode.INVALID, f"{data.reservation} belongs to {reservation.namespace}")
+        return _no(RefusalCode.INVALID, f"{name} belongs to {reservation.namespace}")
     if reservation.is_over:
-        return _no(RefusalCode.ALREADY_DONE, f"{data.reservation} is {reservation.state}, and that is final")
+        return _no(RefusalCode.ALREADY_DONE, f"{name} is {reservation.state}, and that is final")
     return reservation
+
+
+def staying_drawers(state: State, reservation: Reservation) -> list[Allocation]:
+    """What draws on it and is not on its way out."""
+    if not state.reservations.drawers.get(reservation.id):
+        return []
+    return [
+        allocation
+        for node, _ in reservation.holds
+        for allocation in state.cluster.on_node(node).values()
+        if allocation.reservation == reservation.id and allocation.state is AllocationState.PLACED
+    ]
 
 
 # --- what ends with time ------------------------------------------------------------------------------------
@@ -148,11 +133,24 @@ def is_due(state: State, allocation: Allocation, at: int) -> bool:
     return by is not None and by <= at and allocation.state is AllocationState.PLACED
 
 
-def refuse_duration_end(state: State, allocation: Allocation, at: int) -> Refusal | None:
+def is_told_to_leave(state: State, allocation: Allocation, at: int) -> bool:
+    """The reservation that it draws on, and that takes what draws along, is over: its grace begins."""
+    owner = draws_on(state, allocation)
+    return owner is not None and owner.body.on_expiry is OnExpiry.EVICT and owner.body.end <= at
+
+
+def grace_seconds(state: State, allocation: Allocation) -> int:
+    """How long it may take to leave at most: as its request says, or the reservation that it draws on."""
+    asked = state.queue.requests[allocation.request_key].request.grace_seconds
+    owner = draws_on(state, allocation)
+    return asked if owner is None else max(asked, owner.body.grace_seconds)
+
+
+def refuse_duration_end(state: State, allocation: Allocation, at: int, *, releasing: bool) -> Refusal | None:
     """Why `allocation` may not expire at `at`: it is not due, and neither are so many of its request's others
-    that the request would fall below what it needs.
+    that the request would fall below what it needs. `releasing`: it is only told to leave.
     """
-    if is_due(state, allocation, at):
+    if is_due(state, allocation, at) or (releasing and is_told_to_leave(state, allocation, at)):
         return None
     known = state.queue.requests[allocation.request_key]
     live = [state.cluster.allocations[allocation.namespace, name] for name in known.live]
@@ -163,6 +161,29 @@ def refuse_duration_end(state: State, allocation: Allocation, at: int) -> Refusa
     by = ends_by(state, allocation)
     until = "without end" if by is None else f"until {time_text(by)}"
     return _no(RefusalCode.TOO_EARLY, f"{allocation.id} runs {until}, it is {time_text(at)}")
+
+
+# --- who leaves with a reservation that is cancelled --------------------------------------------------------
+
+
+def refuse_taken_along(state: State, transaction: Transaction) -> Refusal | None:
+    """Why nobody may be evicted because a reservation is given back: it is not, in this transaction."""
+    given_back = {
+        event.data.reservation
+        for event in transaction
+        if isinstance(event.data, ReservationEnded) and event.data.status is ReservationStatus.RELEASED
+    }
+    for event in transaction:
+        data = event.data
+        if not isinstance(data, AllocationsEnded | AllocationsReleasing) or event.namespace is None:
+            continue
+        for name in data.ids if data.reason is ReasonCode.RESERVATION_CANCELLED else ():
+            victim = state.cluster.allocations.get((event.namespace, name))
+            if victim is None or victim.state is not AllocationState.PLACED:
+                continue  # that it leaves was judged when it was told to
+            if draws_on(state, victim) is None or victim.reservation not in given_back:
+                return _no(RefusalCode.CLASS, f"{name} draws on no reservation that is given back")
+    return None
 
 
 # --- who makes room at a start ------------------------------------------------------------------------------
@@ -282,6 +303,8 @@ def refuse_overdrawn(state: State, reservation: Reservation, nodes: Iterable[Nod
     """
     if reservation.state is not ReservationState.ACTIVE:
         return _no(RefusalCode.RULE, f"{reservation.id} is {reservation.state}, only an active one is drawn on")
+    if reservation.body.use is Use.ALIGNED:
+        return None
     for node in [node for node, _ in reservation.holds] if nodes is None else nodes:
         held, drawn = state.reservations.held_on(reservation, node), state.reservations.drawn_on(reservation.id, node)
         for dimension, _ in reservation.body.resources.dimensions():
@@ -289,6 +312,20 @@ def refuse_overdrawn(state: State, reservation: Reservation, nodes: Iterable[Nod
                 more = drawn.amount(dimension) - held.amount(dimension)
                 return _no(RefusalCode.CAPACITY, f"{reservation.id} holds {more} of {dimension} too little on {node}")
     return None
+
+
+def beyond_holds(state: State, reservation: Reservation, nodes: Iterable[NodeId], amount: Resources) -> Resources:
+    """What `amount`, just drawn on `nodes`, may take beyond what is held there: that is charged anew.
+
+    Of the kinds that are reserved only what exceeds the holds (R95, aligned); all of the others.
+    """
+    beyond = amount.beyond(reservation.total)
+    if reservation.body.use is Use.RESTRICTED:
+        return beyond
+    for node in nodes:
+        held, drawn = state.reservations.held_on(reservation, node), state.reservations.drawn_on(reservation.id, node)
+        beyond += drawn.beyond(held)
+    return beyond
 
 
 def over_hard(state: State, reservation: Reservation) -> Refusal | None:

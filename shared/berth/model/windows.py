@@ -6,7 +6,7 @@ those starts: it is enough to look there. Times are milliseconds UTC.
 """
 
 from berth.ids import NodeId, ReservationId
-from berth.messages.documents import OnExpiry, time_text
+from berth.messages.documents import OnExpiry, Use, time_text
 from berth.messages.reasons import Reason, ReasonCode
 from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, AllocationState, Node
@@ -21,8 +21,8 @@ def free_now(state: State, node: Node, drawing: ReservationId | None = None) -> 
     """Allocatable, without what is used and without what active reservations hold undrawn.
 
     For work that draws on `drawing`, its own hold on the node is free, and in the dimensions that it
-    reserves nothing else is (R95, restricted); `instances` and what it does not reserve come from the
-    node. Negative where the node is over-committed, also for what draws: it then takes nothing more.
+    reserves nothing else is where its use is restricted (R95); `instances` and what it does not reserve come from
+    the node. Negative where the node is over-committed, also for what draws: it then takes nothing more.
     """
     free = node.allocatable.minus(state.cluster.used_on(node.id))
     reservations = state.reservations
@@ -33,13 +33,13 @@ def free_now(state: State, node: Node, drawing: ReservationId | None = None) -> 
     if owner is None:
         return free
     undrawn = reservations.held_on(owner, node.id).beyond(reservations.drawn_on(owner.id, node.id))
-    return _with_hold(free, undrawn, owner.body.resources)
+    return _with_hold(free, undrawn, owner.body.resources if owner.body.use is Use.RESTRICTED else NOTHING)
 
 
 def reservation_full(state: State, node: Node, charge: Resources, drawing: ReservationId) -> Reason | None:
-    """The dimension in which what `drawing` holds on `node` is used up for `charge`, or None."""
+    """The dimension in which what `drawing` holds on `node` is used up for `charge`, or None (R95, restricted)."""
     owner = _drawn(state, node.id, drawing)
-    if owner is None:
+    if owner is None or owner.body.use is Use.ALIGNED:
         return None
     held, drawn = state.reservations.held_on(owner, node.id), state.reservations.drawn_on(owner.id, node.id)
     for dimension, _ in owner.body.resources.dimensions():
@@ -65,7 +65,10 @@ def _drawn(state: State, node: NodeId, drawing: ReservationId | None) -> Reserva
 
 
 def _with_hold(free: Resources, undrawn: Resources, reserved: Resources) -> Resources:
-    """`free`, opened by what the own hold has left; nothing of a dimension in which the node is over-committed."""
+    """`free`, opened by what the own hold has left; nothing of a dimension in which the node is over-committed.
+
+    Of the dimensions of `reserved` nothing but the hold.
+    """
     amounts = dict(free.dimensions())
     for dimension, left in undrawn.dimensions():
         if amounts.get(dimension, 0) >= 0:
@@ -91,13 +94,13 @@ def window_reason(
 
     Work that ends by a window's start never disturbs it (R87); other work must fit beside it in every
     dimension it asks for, also where its own hold covers it: an over-committed window takes nothing.
-    Work that draws on a reservation with `on_expiry: evict` ends with it at the latest. Whether it fits
-    now: `free_now`.
+    Work that draws on a reservation with `on_expiry: evict` ends with it at the latest, and its grace. Whether it
+    fits now: `free_now`.
     """
     if not state.reservations.on_node(node.id):
         return None
     owner = _drawn(state, node.id, drawing)
-    end = _earlier(ends_at, owner.body.end if owner and owner.body.on_expiry is OnExpiry.EVICT else None)
+    end = _earlier(ends_at, None if owner is None else takes_along_by(owner))
     for window in windows_of(state, node.id):
         if end is not None and window.start >= end:
             break
@@ -233,8 +236,13 @@ def ends_by(state: State, allocation: Allocation) -> int | None:
     """When a live allocation will be gone at the latest (milliseconds UTC); None: nothing ends it."""
     until = allocation.until if allocation.state is AllocationState.RELEASING else None
     owner = draws_on(state, allocation)
-    over = owner.body.end if owner is not None and owner.body.on_expiry is OnExpiry.EVICT else None
-    return _earlier(_earlier(allocation.ends_at, until), over)
+    return _earlier(_earlier(allocation.ends_at, until), None if owner is None else takes_along_by(owner))
+
+
+def takes_along_by(reservation: Reservation) -> int | None:
+    """When what draws on it will be gone at the latest because it is over; None: it keeps what draws."""
+    body = reservation.body
+    return body.end + body.grace_seconds * 1000 if body.on_expiry is OnExpiry.EVICT else None
 
 
 def _earlier(one: int | None, other: int | None) -> int | None:

@@ -23,6 +23,7 @@ from berth.messages.commands import (
     Evaluation,
     EvaluationAnswer,
     EvaluationOutcome,
+    ExtendReservation,
     Heartbeat,
     NodeAllocationsWanted,
     NodeAnswer,
@@ -37,7 +38,10 @@ from berth.messages.commands import (
     ReleaseBatch,
     RequestBatch,
     ReservationAnswer,
+    ReservationCommand,
     SetNode,
+    ShrinkReservation,
+    SkipReservation,
     TransferLeadership,
     Verdict,
 )
@@ -169,21 +173,29 @@ def _query(payload: bytes, tokens: Tokens) -> Query:
     return codec.decode(Query, payload, root="query") if payload else Query()
 
 
-def _reservation(payload: bytes, tokens: Tokens) -> CreateReservation | CancelReservation:
-    match tokens["verb"]:
-        case "create":
-            command = codec.decode(CreateReservation, payload)
-            expected = tokens["namespace"]
-            _expect(
-                command.reservation.namespace == expected,
-                "reservation.namespace",
-                f"expected {expected}, as the subject says",
-            )
-            return command
-        case "cancel":
-            return codec.decode(CancelReservation, payload)
-        case other:
-            raise InvalidCommand([Problem(path="verb", expected=f"expected create or cancel, found {other!r}")])
+_RESERVATION_VERBS: dict[str, type[ReservationCommand]] = {
+    "create": CreateReservation,
+    "cancel": CancelReservation,
+    "extend": ExtendReservation,
+    "shrink": ShrinkReservation,
+    "skip": SkipReservation,
+}
+
+
+def _reservation(payload: bytes, tokens: Tokens) -> ReservationCommand:
+    verb = _RESERVATION_VERBS.get(tokens["verb"])
+    if verb is None:
+        known = ", ".join(_RESERVATION_VERBS)
+        raise InvalidCommand([Problem(path="verb", expected=f"expected one of {known}, found {tokens['verb']!r}")])
+    command = codec.decode(verb, payload)
+    if isinstance(command, CreateReservation):
+        expected = tokens["namespace"]
+        _expect(
+            command.reservation.namespace == expected,
+            "reservation.namespace",
+            f"expected {expected}, as the subject says",
+        )
+    return command
 
 
 def _admin_quota(payload: bytes, tokens: Tokens) -> QuotaCommand:

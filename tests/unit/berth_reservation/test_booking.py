@@ -99,15 +99,16 @@ def test_a_window_that_is_over_is_refused_with_both_times() -> None:
     code, detail = why_not(a_state(a_node()), T0 + 2 * HOUR, nodes=["n1"], **IN_AN_HOUR)
 
     assert code is RefusalCode.INVALID
-    assert detail == "the window ends at 2026-01-01T02:00:00Z, and it is 2026-01-01T02:00:00Z"
+    assert detail == (
+        "the window ends at 2026-01-01T02:00:00Z, and it is 2026-01-01T02:00:00Z; "
+        "it would work from 2026-01-01T02:00:00Z to 2026-01-01T03:00:00Z"
+    )
 
 
-def test_a_later_window_without_nodes_is_refused_with_what_to_do() -> None:
-    code, detail = why_not(a_state(a_node()), **IN_AN_HOUR)
+def test_a_later_window_needs_no_nodes_named() -> None:
+    state = a_state(a_node("n1"), a_node("n2", cpu=16_000))
 
-    assert code is RefusalCode.INVALID
-    assert "add `nodes`" in detail
-    assert "leave out `start`" in detail
+    assert holds(state, count=5, **IN_AN_HOUR) == {"n2": 4, "n1": 1}
 
 
 # ---------------------------------------------------------------- named nodes
@@ -133,7 +134,8 @@ def test_units_that_do_not_fit_are_refused_with_the_room_there_is() -> None:
 
     assert code is RefusalCode.CAPACITY
     assert detail == (
-        "3 of 4 units fit from 2026-01-01T01:00:00Z to 2026-01-01T02:00:00Z: n2 has room for 2, n1 has room for 1"
+        "3 of 4 units fit from 2026-01-01T01:00:00Z to 2026-01-01T02:00:00Z: n2 has room for 2, n1 has room for 1; "
+        "in the way: team-a/endless (endless); no later window of this length would work either"
     )
 
 
@@ -148,7 +150,7 @@ def test_what_ends_before_the_window_is_not_in_its_way() -> None:
 def test_unknown_nodes_are_named() -> None:
     code, detail = why_not(a_state(a_node()), nodes=["n1", "n8", "n9"], **IN_AN_HOUR)
 
-    assert (code, detail) == (RefusalCode.NOT_FOUND, "no node n8, n9")
+    assert (code, detail) == (RefusalCode.NOT_FOUND, "no node n8, n9: see `berth nodes list`")
 
 
 def test_a_lost_node_is_booked_for_later_only() -> None:
@@ -227,7 +229,10 @@ def test_a_window_beyond_the_hard_limit_of_its_namespace_is_refused_with_the_num
     code, detail = why_not(state, nodes=["n1"], **IN_AN_HOUR)
 
     assert code is RefusalCode.QUOTA
-    assert detail == ("team-a would use 10000 of cpu_millicores at 2026-01-01T01:00:00Z, its hard limit is 8000")
+    assert detail == (
+        "team-a would use 10000 of cpu_millicores at 2026-01-01T01:00:00Z, its hard limit is 8000; "
+        "it would work from 2026-01-01T02:00:00Z to 2026-01-01T03:00:00Z"
+    )
 
 
 def test_a_reservation_of_nothing_is_refused() -> None:

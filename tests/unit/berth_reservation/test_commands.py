@@ -205,7 +205,7 @@ def test_r90_a_reservation_in_use_is_not_cancelled_until_its_users_are_gone() ->
     refusal = scene.answers[token].refusal
     assert refusal is not None
     assert refusal.code is RefusalCode.RULE
-    assert refusal.detail == "res1 is in use by team-a/web: release those first, or wait for its end"
+    assert refusal.detail.startswith("res1 is in use by team-a/web: release those first, cancel it with `--evict`")
 
     scene.commit(ended(scene.leader, request.key))
     token = scene.cancel()

@@ -21,7 +21,7 @@ from berth.messages.events import (
     about,
 )
 from berth.messages.reasons import Reason, ReasonCode
-from berth.messages.reservation_events import ReservationStatus
+from berth.messages.reservation_events import Because, HoldCause, ReservationStatus
 from berth.model.ledger import State
 from berth.model.reservation import ReservationState
 from tests.builders import (
@@ -215,9 +215,12 @@ def test_a_reservation_that_lost_all_its_nodes_expires_at_its_end() -> None:
 
     scene.advance(TWO)
 
-    assert scene.types == ["NodeLeft", "ReservationEnded"]
+    assert scene.types == ["NodeLeft", "ReservationHeld", "ReservationEnded"]
+    (broken,) = scene.data(ReservationHeld)
+    assert not broken.nodes
+    assert broken.because == Because(cause=HoldCause.NODE_LEFT, names=("n1",))
     assert scene.reservation().state is ReservationState.EXPIRED
-    assert len(scene.offers) == 1, "what cannot be done is not offered"
+    assert len(scene.offers) == 2, "what cannot be done is not offered"
 
 
 def test_a_start_beyond_the_hard_limit_waits_until_there_is_room() -> None:
