@@ -23,7 +23,9 @@ from berth.messages.documents import (
     Owner,
     QuotaDocument,
     QuotasDocument,
+    Recurrence,
     ReservationDocument,
+    UnitSpread,
 )
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import (
@@ -62,6 +64,8 @@ WRITTEN: tuple[type[BaseModel], ...] = (
     CohortDocument,
     ReservationDocument,
     Owner,
+    Recurrence,
+    UnitSpread,
 )
 ANSWERED: tuple[type[BaseModel], ...] = (
     PlanResult,
