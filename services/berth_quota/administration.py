@@ -52,6 +52,8 @@ def stated(quota: Quota) -> Event:
         queueing=None if quota.queueing is Queueing.BEST_EFFORT_FIFO else quota.queueing,
         usage_half_life_seconds=quota.usage_half_life_seconds,
         stop_policy=None if quota.stop_policy is StopPolicy.NONE else quota.stop_policy,
+        min_run_seconds=quota.min_run_seconds,
+        max_evictions=quota.max_evictions,
     )
     return Event(data, quota.namespace)
 
@@ -215,6 +217,8 @@ def _quota(
         queueing=document.queueing,
         usage_half_life_seconds=document.usage_half_life_seconds,
         stop_policy=document.stop_policy or stopped,
+        min_run_seconds=document.min_run_seconds,
+        max_evictions=document.max_evictions,
         sequence=sequence,
     )
 

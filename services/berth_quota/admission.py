@@ -4,19 +4,19 @@ from dataclasses import dataclass
 
 from berth.ids import Namespace
 from berth.messages.commands import Grant
+from berth.messages.documents import EVICTIONS_MAX
 from berth.messages.events import Wake, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
 from berth.model.charging import quota_scope
-from berth.model.entitlement import NOBODY, Assumption, candidates, is_stopped, may_preempt, never, shortfall
+from berth.model.entitlement import Assumption, is_stopped, never, shortfall
 from berth.model.feasibility import reservation_reason
 from berth.model.ledger import State
 from berth.model.priorities import Priorities
+from berth.model.victims import candidates, claim_of, has_debtors, may_preempt, may_reclaim, tier_of
 from berth.resources import NOTHING, Resources
 
 NO_GRANT = Grant()
-EVICTIONS_MAX = 128
-"""Allocations that may leave for one request: their events fit one record beside a placement of its own size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,8 @@ def judge(
         return Reject(too_much)
     reasons = shortfall(state, request, amount)
     if reasons:
-        below = priorities or Priorities(state)
-        if below.is_anybody_below(request.namespace, request.priority):
-            return _at_others_cost(state, request, missing, assumed) or Queue(reasons, ON_QUOTA)
-        return Queue(reasons, ON_QUOTA)
+        ruling = _at_others_cost(state, request, missing, assumed, priorities or Priorities(state))
+        return ruling or Queue(reasons, wakes_on(state, request, ON_QUOTA))
     if assumed and shortfall(state, request, amount, assumed):
         return Wait()
     return Admit(amount, _grant(state, request, missing))
@@ -96,25 +94,50 @@ def behind(head: Request) -> Queue:
     return Queue((reason,), ON_QUEUE)
 
 
+def wakes_on(state: State, request: Request, wake: tuple[Wake, ...]) -> tuple[Wake, ...]:
+    """`wake`, and what makes it worth while to look for work above soft again, where it may take that back."""
+    return (*wake, Wake(on=WakeOn.RECLAIM)) if may_reclaim(state, request) else wake
+
+
 def _grant(state: State, request: Request, missing: int, *, quota_short: bool = False) -> Grant:
-    """What may be evicted for it: less important work of its own namespace (R53), but not for more than it needs."""
-    runs = missing <= request.count - request.needed
-    if runs or request.priority == 0 or not may_preempt(state, request):
+    """What may be evicted for it, but not for more than it needs: less important work of its own namespace (R53),
+    and what others of its cohort tree use above soft (R62).
+    """
+    if missing <= request.count - request.needed:
         return NO_GRANT
-    return Grant(preempt=True, max_evictions=EVICTIONS_MAX, quota_short=quota_short)
+    preempt = request.priority > 0 and may_preempt(state, request)
+    reclaim = may_reclaim(state, request)
+    if not preempt and not reclaim:
+        return NO_GRANT
+    quota = state.quotas.quotas.get(request.namespace)
+    budget = None if quota is None else quota.max_evictions
+    return Grant(
+        preempt=preempt,
+        reclaim=reclaim,
+        max_evictions=EVICTIONS_MAX if budget is None else budget,
+        quota_short=quota_short,
+    )
 
 
-def _at_others_cost(state: State, request: Request, missing: int, assumed: Assumption) -> Admit | Wait | None:
-    """Where the quota would do without less important work of the namespace: a scheduler says whose (R60).
+def _at_others_cost(
+    state: State, request: Request, missing: int, assumed: Assumption, priorities: Priorities
+) -> Admit | Wait | None:
+    """Where the quota would do without less important work of the namespace, or without what others use above
+    soft: a scheduler says whose (R60).
 
     One after the other: what is in flight for the same namespace may be after the same victims. None: it
     would not do.
     """
     grant, amount = _grant(state, request, missing, quota_short=True), _amount(request, missing)
-    freed = NOTHING
-    for one in candidates(state, request, grant, state.at):
-        freed += one.charge
-    without = {request.namespace: NOTHING.minus(freed)} if freed != NOTHING else NOBODY
+    claim = claim_of(state, request, amount) if grant.reclaim else None
+    is_own = grant.preempt and priorities.is_anybody_below(request.namespace, request.priority)
+    if not is_own and (claim is None or not has_debtors(state, claim)):
+        return None
+    freed: dict[Namespace, Resources] = {}
+    for one in candidates(state, request, grant, state.at, claim):
+        if is_own or not tier_of(state, claim, one).is_unfavoured:  # alone, they would leave it borrowing
+            freed[one.namespace] = freed.get(one.namespace, NOTHING) + one.charge
+    without = {name: NOTHING.minus(gone) for name, gone in freed.items()}
     if not without or shortfall(state, request, amount, without):
         return None
     return Wait() if request.namespace in assumed else Admit(amount, grant)

@@ -17,7 +17,7 @@ class Wakeups:
     def __init__(self, state: State) -> None:
         self._state = state
         self._lanes: dict[ChangeKey, dict[Lane, int]] = {}
-        self._scopes: dict[Namespace, ChangeKey] = {}
+        self._scopes: dict[Namespace, str] = {}
         self._changed: dict[ChangeKey, None] = {}
 
     def add(self, lane: Lane, waiting: Waiting) -> None:
@@ -57,9 +57,9 @@ class Wakeups:
         found: dict[ChangeKey, None] = {}
         for one in wake:
             match one.on:
-                case WakeOn.QUOTA:
+                case WakeOn.QUOTA | WakeOn.RECLAIM:
                     found[ANY_QUOTA] = None
-                    found[self._scope(namespace)] = None
+                    found[one.on, self._scope(namespace)] = None
                 case WakeOn.RESERVATION:
                     found[one.on, one.name or ""] = None
                 case WakeOn.QUEUE:
@@ -68,21 +68,24 @@ class Wakeups:
                     found[one.on, ""] = None
         return list(found)
 
-    def _scope(self, namespace: Namespace) -> ChangeKey:
+    def _scope(self, namespace: Namespace) -> str:
         """Who shares the namespace's quota; as it was known when somebody of it first waited for it."""
         scope = self._scopes.get(namespace)
         if scope is None:
-            scope = self._scopes[namespace] = (WakeOn.QUOTA, quota_scope(self._state, namespace))
+            scope = self._scopes[namespace] = quota_scope(self._state, namespace)
         return scope
 
     def _share_anew(self) -> None:
         """New quotas and cohorts: who waits for a quota may share it with others now."""
-        waiting = self._lanes.get(ANY_QUOTA, {})
-        for scope in dict.fromkeys(self._scopes.values()):
-            self._lanes.pop(scope, None)
+        moved = [
+            (on, lane, count)
+            for scope in dict.fromkeys(self._scopes.values())
+            for on in (WakeOn.QUOTA, WakeOn.RECLAIM)
+            for lane, count in self._lanes.pop((on, scope), {}).items()
+        ]
         self._scopes.clear()
-        for lane, count in waiting.items():
-            self._lanes.setdefault(self._scope(lane.namespace), {})[lane] = count
+        for on, lane, count in moved:
+            self._lanes.setdefault((on, self._scope(lane.namespace)), {})[lane] = count
 
 
 def is_due(state: State, waiting: Waiting) -> bool:

@@ -120,6 +120,15 @@ class Assumptions:
         for allocation in entry.evicted:
             if allocation.key in self.state.cluster.on_node(allocation.node):
                 self.state.cluster.vacate(allocation)
+                if self._is_counted(allocation):
+                    self.state.quotas.release(allocation.namespace, allocation.charge)
         for allocation in entry.placed:
             if allocation.node in self.state.cluster.nodes:
                 assume(self.state, allocation)
+                if self._is_counted(allocation):
+                    self.state.quotas.charge(allocation.namespace, allocation.charge)
+
+    def _is_counted(self, allocation: Allocation) -> bool:
+        """Whether anything depends on what its namespace uses: two in flight must not take back the same excess."""
+        is_limited = allocation.namespace in self.state.quotas.quotas
+        return is_limited and draws_on(self.state, allocation) is None

@@ -25,6 +25,7 @@ from berth.model.cluster import AllocationState
 from berth.model.entitlement import shortfall
 from berth.model.ledger import State, requests_named
 from berth.model.priorities import Priorities
+from berth.model.victims import claim_of, has_debtors
 from berth_scheduler.assumed import Assumptions
 from berth_scheduler.board import Board
 from berth_scheduler.limits import Limits
@@ -37,6 +38,7 @@ LOST_RACES = frozenset({RefusalCode.CAPACITY, RefusalCode.RULE, RefusalCode.WIND
 """The ledger had moved on: judged again on the newer view."""
 
 ON_QUOTA = (Wake(on=WakeOn.QUOTA), Wake(on=WakeOn.CAPACITY))
+ON_RECLAIM = Wake(on=WakeOn.RECLAIM)
 
 WorkKey = tuple[RequestKey, Attempt]
 
@@ -70,6 +72,12 @@ class Work:
     @property
     def key(self) -> WorkKey:
         return (self.item.request.key, self.item.attempt)
+
+
+def _wakes_on(work: Work, found: Unplaceable) -> tuple[Wake, ...]:
+    """Room may also come from what others begin to use above soft, for whom may take it back."""
+    waits_for_room = any(wake.on is WakeOn.CAPACITY for wake in found.wake)
+    return (*found.wake, ON_RECLAIM) if work.item.grant.reclaim and waits_for_room else found.wake
 
 
 @dataclass(slots=True, kw_only=True)
@@ -193,11 +201,14 @@ class Evaluations:
         )
 
     def _may_evict(self, work: Work) -> bool:
-        """Whether anything that runs is less important, and its quota service says that it may be taken (R53)."""
-        request = work.item.request
-        return work.item.grant.preempt and self._priorities.is_anybody_below(
+        """Whether its quota service lets it take what is less important (R53), or above soft, and any of that runs."""
+        request, grant = work.item.request, work.item.grant
+        if grant.preempt and self._priorities.is_anybody_below(
             request.namespace, request.priority, self.assumptions.released
-        )
+        ):
+            return True
+        claim = claim_of(self.state, request, request.charge) if grant.reclaim else None
+        return claim is not None and has_debtors(self.state, claim)
 
     def _evict(self, work: Work, at: int) -> Placed | None:
         """Where it goes when others leave. Nobody leaves if it only has to wait for what is assumed, or silent."""
@@ -243,7 +254,7 @@ class Evaluations:
                     work,
                     Verdict.UNPLACEABLE,
                     reasons=found.reasons,
-                    wake=found.wake,
+                    wake=_wakes_on(work, found),
                     evaluated_at=self.state.sequence,
                 )
         self.board.silent = silent

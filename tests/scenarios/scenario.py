@@ -164,6 +164,8 @@ def _document(kind: str, name: str, words: Words) -> Words:
             return {"id": name, "capacity": _amounts(words), **_rest(words)}
         case "quota":
             return {"namespace": name, "hard": _amounts(words), **_rest(words)}
+        case "cohort":
+            return {"name": name, **_rest(words)}
         case _:
             return {"id": name, "namespace": TEAM_A, "resources": _amounts(words), **_rest(words)}
 
@@ -176,7 +178,9 @@ def _amounts(words: Words) -> Words:
 
 
 def _rest(words: Words) -> Words:
-    """Everything else as the document has it: `label.zone=a`, `require.zone=a`, `nodes=n1,n2`, `start=+60`."""
+    """Everything else as the document has it: `label.zone=a`, `require.zone=a`, `soft.cores=4`, `nodes=n1,n2`,
+    `start=+60`.
+    """
     found: Words = {}
     for word, value in words.items():
         what, _, key = word.partition(".")
@@ -185,6 +189,8 @@ def _rest(words: Words) -> Words:
                 found.setdefault("labels", {})[key] = str(value)
             case "require":
                 found.setdefault("constraints", []).append({"key": key, "operator": "equals", "values": [str(value)]})
+            case "soft" | "borrowing_limit" | "lending_limit":
+                found.setdefault(what, {})[AMOUNTS[key]] = value
             case "nodes":
                 found[what] = str(value).split(",")
             case "start" | "end":

@@ -130,10 +130,16 @@ def _weight_text(permille: int) -> float:
 WeightPermille = Annotated[int, BeforeValidator(_weight), PlainSerializer(_weight_text, return_type=float)]
 
 
+EVICTIONS_MAX = 128
+"""Allocations that may leave for one request: their events fit one record beside a placement of its own size."""
+
+
 class QuotaDocument(Document):
     """A namespace's quota. A dimension absent from `hard` is unlimited, absent from `soft` it is `hard`.
 
     `stop_policy` left out stays as it is: a document that is applied again does not resume a namespace.
+    `min_run_seconds`: others take back nothing here that has run for less. `max_evictions`: how many
+    allocations may leave for one request of the namespace; absent: as many as fit one transaction.
     """
 
     namespace: NamespaceName
@@ -150,6 +156,8 @@ class QuotaDocument(Document):
     queueing: Queueing = Queueing.BEST_EFFORT_FIFO
     usage_half_life_seconds: Annotated[Seconds, Field(ge=1)] | None = None
     stop_policy: StopPolicy | None = None
+    min_run_seconds: Seconds | None = None
+    max_evictions: Annotated[int, Field(ge=0, le=EVICTIONS_MAX)] | None = None
 
     @field_validator("soft")
     @classmethod

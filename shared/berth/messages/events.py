@@ -63,6 +63,8 @@ class WakeOn(StrEnum):
     PLACEMENT = "placement"
     """Something was placed: what wants to be near it, or evenly beside it, may come now."""
     QUOTA = "quota"
+    RECLAIM = "reclaim"
+    """Somebody of the cohort tree began to use more than its soft quota: who waits below its own may take it back."""
     RESERVATION = "reservation"
     QUEUE = "queue"
     """Somebody left the queue of the request's namespace, where one waits behind the other (R73)."""
@@ -137,6 +139,8 @@ class QuotaSet(EventData):
     queueing: Queueing | None = None
     usage_half_life_seconds: int | None = None
     stop_policy: StopPolicy | None = None
+    min_run_seconds: int | None = None
+    max_evictions: int | None = None
 
 
 class QuotaRemoved(EventData):

@@ -29,6 +29,15 @@ def quota_scope(state: "State", namespace: Namespace) -> str:
     return f"cohort {name}"
 
 
+def is_above_soft(state: "State", namespace: Namespace) -> bool:
+    """Whether it shares a cohort and uses more than its soft quota of anything: others may take that back."""
+    quota = state.quotas.quotas.get(namespace)
+    if quota is None or quota.cohort is None:
+        return False
+    used = state.quotas.used_by(namespace)
+    return any(used.amount(dimension) > soft for dimension, soft in quota.soft.items())
+
+
 def draws_on(state: "State", allocation: Allocation) -> Reservation | None:
     """The active reservation that a live allocation draws on, where that holds something; else its namespace pays."""
     name = allocation.reservation

@@ -30,7 +30,7 @@ from berth.messages.events import (
 )
 from berth.messages.reasons import ReasonCode, sentence
 from berth.messages.requests import Borrow
-from berth.model import entitlement, reservation_rules, windows
+from berth.model import entitlement, reservation_rules, victims, windows
 from berth.model.cluster import Allocation, AllocationState
 from berth.model.event_rules import refuse, why_not_next
 from berth.model.ledger import State, requests_named
@@ -178,7 +178,7 @@ def _why_not_lawful(state: State, transaction: Transaction, at: int) -> Refusal 
     refusal = reservation_rules.refuse_taken_along(state, transaction)
     if refusal is not None:
         return refusal
-    victims = [
+    taken = [
         (event.namespace, name)
         for event in transaction
         if isinstance(event.data, ENDS)
@@ -187,19 +187,23 @@ def _why_not_lawful(state: State, transaction: Transaction, at: int) -> Refusal 
         and event.namespace is not None
         for name in event.data.ids
     ]
-    if not victims:
+    if not taken:
         return None
-    known = [state.cluster.allocations[key] for key in victims if key in state.cluster.allocations]
-    if len(known) < len(victims) or not all(allocation.is_live for allocation in known):
+    known = [state.cluster.allocations[key] for key in taken if key in state.cluster.allocations]
+    if len(known) < len(taken) or not all(allocation.is_live for allocation in known):
         return refuse(RefusalCode.STALE_VICTIM, "a victim is not live")
     if any(isinstance(event.data, ReservationActivated) for event in transaction):
         return reservation_rules.refuse_displaced(state, transaction, known, at)
-    placed = [event.key for event in transaction if isinstance(event.data, RequestPlaced)]
-    if len(placed) != 1 or placed[0] is None:
+    placed = [(event.key, event.data) for event in transaction if event.key and isinstance(event.data, RequestPlaced)]
+    if len(placed) != 1:
         return refuse(RefusalCode.CLASS, "an eviction serves exactly one request, placed in the same transaction")
+    key, data = placed[0]
     bodies = [event.data.request for event in transaction if isinstance(event.data, RequestSubmitted)]
-    request = bodies[0] if bodies else state.queue.requests[placed[0]].request
-    return entitlement.lawful(state, request, known, at)
+    request = bodies[0] if bodies else state.queue.requests[key].request
+    nodes = [one.node for one in data.allocations]
+    if not all(node in state.cluster.nodes for node in nodes):
+        return refuse(RefusalCode.RULE, f"{request.id} is placed on a node that nobody registered")
+    return victims.lawful(state, request, known, at, nodes=nodes)
 
 
 def _registered(transaction: Transaction) -> list[NodeId]:

@@ -5,18 +5,15 @@ namespace borrows what its cohort tree lends, and above that it bursts without a
 ceiling = min(hard, soft + borrowable + soft × burst_percent // 100).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from berth.errors import Problem
-from berth.ids import CohortName, Namespace, RequestKey
-from berth.messages.commands import Grant, Refusal, RefusalCode
+from berth.ids import CohortName, Namespace
+from berth.messages.commands import Refusal, RefusalCode
 from berth.messages.decisions import QuotaClasses
-from berth.messages.documents import Preemption
 from berth.messages.reasons import Reason, ReasonCode
-from berth.messages.requests import Borrow, Request, RequestPreemption
-from berth.model.charging import draws_on
-from berth.model.cluster import Allocation, AllocationState
+from berth.messages.requests import Borrow, Request
 from berth.model.ledger import State
 from berth.model.lending import Lending, Member, Share, ancestors, is_circular, nominal_of
 from berth.model.quota import Amounts, Cohort, Quota, Quotas
@@ -257,76 +254,6 @@ def share(state: State, namespace: Namespace, more: Resources = NOTHING, assumed
     if quota is None or quota.cohort is None:
         return Share()
     return lending(state.quotas, assumed).namespaces[namespace].share(dict(more.dimensions()))
-
-
-# --- who may be taken from --------------------------------------------------------------------------------
-
-
-def may_preempt(state: State, request: Request) -> bool:
-    """Whether `request` may take the room of less important work of its own namespace at all (R53)."""
-    return _keeps_off(state, request) is None
-
-
-def _keeps_off(state: State, request: Request) -> Refusal | None:
-    if request.preemption is RequestPreemption.NEVER:
-        return _protected(f"{request.id} evicts nobody")
-    quota = state.quotas.quotas.get(request.namespace)
-    if quota is not None and quota.preemption is Preemption.NEVER:
-        return _protected(f"the quota of {request.namespace} lets nobody evict")
-    return None
-
-
-def candidates(state: State, request: Request, grant: Grant, at: int) -> list[Allocation]:
-    """Whom `request` may evict at `at` (milliseconds UTC), in the order in which they are taken (R60).
-
-    Lower priority first, then later `placed_at`, then lower allocation id. Only its own namespace: what others
-    use above their soft quota is theirs until reclaimed. Of a request of which something is out of reach
-    (drawn, or placed less than `min_run_seconds` ago) nothing is taken: its instances leave together.
-    """
-    if not grant.preempt or not may_preempt(state, request):
-        return []
-    youngest = at - grant.min_run_seconds * 1000
-    found: list[Allocation] = []
-    protected: set[RequestKey] = set()
-    for node in state.cluster.nodes:
-        for one in state.cluster.on_node(node).values():
-            is_own = one.namespace == request.namespace and one.priority < request.priority
-            if not is_own or one.state is not AllocationState.PLACED or one.key not in state.cluster.allocations:
-                continue
-            if one.placed_at > youngest or draws_on(state, one) is not None:
-                protected.add(one.request_key)
-            found.append(one)
-    return sorted(
-        (one for one in found if one.request_key not in protected),
-        key=lambda one: (one.priority, -one.placed_at, one.id),
-    )
-
-
-def lawful(state: State, request: Request, victims: Iterable[Allocation], at: int) -> Refusal | None:
-    """Whether `request` may take the room of `victims`, all of them together (R53, DESIGN section 4, "Quota").
-
-    Only work of its own namespace with strictly lower priority, where neither the request nor the
-    namespace's quota says `preemption: never`, and never what draws on a reservation. What others use
-    above their soft quota is not taken back: `class`. What is leaving already is no victim any more.
-    """
-    del at  # minimum run times belong to taking back
-    refusal = _keeps_off(state, request)
-    if refusal is not None:
-        return refusal
-    for victim in victims:
-        if victim.state is not AllocationState.PLACED:
-            return Refusal(code=RefusalCode.STALE_VICTIM, detail=f"{victim.id} is {victim.state}, not placed")
-        if victim.namespace != request.namespace:
-            return _protected(f"{victim.id} belongs to {victim.namespace}")
-        if victim.priority >= request.priority:
-            return _protected(f"{victim.id} has priority {victim.priority}, not less than {request.priority}")
-        if draws_on(state, victim) is not None:
-            return _protected(f"{victim.id} draws on reservation {victim.reservation}")
-    return None
-
-
-def _protected(detail: str) -> Refusal:
-    return Refusal(code=RefusalCode.CLASS, detail=detail)
 
 
 # --- numbers that make no sense ---------------------------------------------------------------------------

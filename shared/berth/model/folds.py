@@ -126,6 +126,8 @@ def _quota_set(state: "State", event: Event, data: QuotaSet, _at: int, sequence:
         queueing=data.queueing or Queueing.BEST_EFFORT_FIFO,
         usage_half_life_seconds=data.usage_half_life_seconds,
         stop_policy=data.stop_policy or StopPolicy.NONE,
+        min_run_seconds=data.min_run_seconds,
+        max_evictions=data.max_evictions,
         sequence=sequence,
     )
     state.quotas.set_quota(quota)

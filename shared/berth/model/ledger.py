@@ -140,15 +140,15 @@ class State:
     def last_change(self, wake: Wake, namespace: Namespace) -> Sequence:
         """When what `wake` waits for last changed for the better (R101)."""
         match wake.on:
-            case WakeOn.QUOTA:
-                names = (CONFIGURATION, quota_scope(self, namespace))
+            case WakeOn.QUOTA | WakeOn.RECLAIM:
+                keys = ((WakeOn.QUOTA, CONFIGURATION), (wake.on, quota_scope(self, namespace)))
             case WakeOn.RESERVATION:
-                names = (wake.name or "",)
+                keys = ((wake.on, wake.name or ""),)
             case WakeOn.QUEUE:
-                names = (namespace,)
+                keys = ((wake.on, namespace),)
             case _:
-                names = ("",)
-        return max((self.changed.get((wake.on, name), Sequence(0)) for name in names), default=Sequence(0))
+                keys = ((wake.on, ""),)
+        return max(self.changed.get(key, Sequence(0)) for key in keys)
 
 
 def _of_request(event: Event) -> RequestKey:

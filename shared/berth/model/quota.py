@@ -23,6 +23,8 @@ class Quota:
     """DESIGN section 4, "Quota". A dimension absent from `hard` is unlimited, absent from `soft` it is `hard`.
 
     A limit of None is no limit at all (R70). `weight_permille`: 1000 is a weight of 1.
+    `min_run_seconds`: others take back nothing that has run for less (R65); `max_evictions`: how many
+    allocations may leave for one request of the namespace, siblings that must leave with them included.
     """
 
     namespace: Namespace
@@ -39,6 +41,8 @@ class Quota:
     queueing: Queueing = Queueing.BEST_EFFORT_FIFO
     usage_half_life_seconds: int | None = None
     stop_policy: StopPolicy = StopPolicy.NONE
+    min_run_seconds: int | None = None
+    max_evictions: int | None = None
     sequence: Sequence
 
     @property
@@ -71,6 +75,7 @@ def _describe_quota(quota: Quota) -> Any:
         quota.reclaim.value,
         quota.preemption.value,
         *_describe_queueing(quota),
+        *_describe_eviction(quota),
     )
 
 
@@ -78,6 +83,11 @@ def _describe_queueing(quota: Quota) -> tuple[Any, ...]:
     """Nothing where nothing is said, so that digests of ledgers from before these fields stay what they were."""
     said = (quota.queueing.value, quota.usage_half_life_seconds, quota.stop_policy.value)
     return () if said == (Queueing.BEST_EFFORT_FIFO.value, None, StopPolicy.NONE.value) else said
+
+
+def _describe_eviction(quota: Quota) -> tuple[Any, ...]:
+    said = (quota.min_run_seconds, quota.max_evictions)
+    return () if said == (None, None) else said
 
 
 def _describe_cohort(cohort: Cohort) -> Any:

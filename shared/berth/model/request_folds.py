@@ -19,7 +19,7 @@ from berth.messages.events import (
     StartPromised,
     WakeOn,
 )
-from berth.model.charging import charge, quota_scope, uncharge
+from berth.model.charging import charge, is_above_soft, quota_scope, uncharge
 from berth.model.cluster import Allocation, AllocationState
 from berth.model.queue import RequestState
 
@@ -80,6 +80,8 @@ def _request_placed(
         allocation = new_allocation(request, placed, at=at, sequence=sequence)
         state.cluster.add(allocation)
         charge(state, allocation)
+    if is_above_soft(state, request.request.namespace):
+        state.touch(WakeOn.RECLAIM, quota_scope(state, request.request.namespace), sequence)
     names = tuple([placed.id for placed in data.allocations])
     return request._replace(
         status=RequestStatus.PLACED,

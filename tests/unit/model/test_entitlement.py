@@ -13,7 +13,7 @@ from berth.model import entitlement
 from berth.model.entitlement import Assumed
 from berth.model.lending import Lending
 from berth.resources import Resources
-from tests.builders import TEAM_A, TEAM_B, a_quota, a_request, ended, happened, placed
+from tests.builders import TEAM_A, TEAM_B, a_quota, a_request, happened, placed
 from tests.unit.model.quota_clusters import CPU, RESEARCH, a_cluster, asks, available, codes, cores, uses
 
 # ---------------------------------------------------------------- hard limits
@@ -253,43 +253,3 @@ def test_what_shortfall_admits_the_law_accepts_and_nothing_more(
         found = entitlement.classes(state, namespace)
         parts = (found.guaranteed, found.borrowed, found.burst)
         assert sum(part.get(CPU, 0) for part in parts) == state.quotas.used_by(namespace).cpu_millicores
-
-
-# ---------------------------------------------------------------- victims
-
-
-def test_r53_only_strictly_lower_priority_of_the_own_namespace_is_a_victim() -> None:
-    state = a_cluster()
-    request = a_request("urgent", priority=60)
-    for name, namespace, priority in (("low", TEAM_A, 59), ("equal", TEAM_A, 60), ("other", TEAM_B, 0)):
-        happened(state, placed(a_request(name, namespace=namespace, priority=priority), "n1"))
-    low, equal, other = state.cluster.allocations.values()
-
-    assert entitlement.lawful(state, request, [low], state.at) is None
-    for victims in ([equal], [low, equal], [other]):
-        refused = entitlement.lawful(state, request, victims, state.at)
-        assert refused is not None
-        assert refused.code is RefusalCode.CLASS
-
-
-def test_preemption_never_evicts_nobody() -> None:
-    state = a_cluster()
-    happened(state, placed(a_request("low", priority=0), "n1"))
-    (victim,) = state.cluster.allocations.values()
-
-    refused = entitlement.lawful(state, a_request("urgent", preemption="never"), [victim], state.at)
-    assert refused is not None
-    happened(state, a_quota(preemption="never"))
-    assert entitlement.lawful(state, a_request("urgent"), [victim], state.at) is not None
-
-
-def test_a_victim_that_is_gone_is_stale() -> None:
-    state = a_cluster()
-    low = a_request("low", priority=0)
-    happened(state, placed(low, "n1"))
-    happened(state, ended(state, low.key))
-    (victim,) = state.cluster.allocations.values()
-
-    refused = entitlement.lawful(state, a_request("urgent"), [victim], state.at)
-    assert refused is not None
-    assert refused.code is RefusalCode.STALE_VICTIM
