@@ -1,6 +1,7 @@
-"""`berth raft status|transfer`."""
+"""`berth raft status|transfer|recover`."""
 
 import asyncio
+import contextlib
 from typing import Annotated
 
 import typer
@@ -28,6 +29,27 @@ def status(target: Target) -> None:
     print_lines(f"{leader} leads at term {found['term']}, sequence {found['sequence']} ({found['hash'][:12]})")
     columns = ("id", "role", "term", "mirror_sequence", "last_step_down")
     print_lines(*table(columns, [[member[name] for name in columns] for member in found["members"]]))
+
+
+@app.command("recover")
+@on_cluster
+def recover(target: Target) -> None:
+    """After all raft nodes have lost their votes (hard state): let them elect again, above the ledger's term."""
+
+    async def act(cluster: Cluster) -> tuple[list[str], str | None]:
+        nodes = await cluster.raft.recover()
+        with contextlib.suppress(TimeoutError):  # then nobody leads yet, which is what is told
+            async with asyncio.timeout(NEW_LEADER_WITHIN_S):
+                while (leader := await cluster.raft.leader()) is None:  # noqa: ASYNC110 - nobody tells, so ask
+                    await asyncio.sleep(0.05)
+                return nodes, leader
+        return nodes, None
+
+    nodes, leader = on(target, act, role="admin")
+    if target.as_json:
+        print_json({"version": 1, "nodes": nodes, "leader": leader})
+    else:
+        note(f"{', '.join(nodes) or 'nobody'} votes again; {leader or 'nobody'} leads")
 
 
 @app.command("transfer")

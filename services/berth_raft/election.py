@@ -107,6 +107,7 @@ class Election:
 
     def set_tip(self, tip: Tip) -> None:
         self._core.set_tip(tip)
+        self._rejoin()
 
     def set_eligible(self, eligible: bool) -> None:  # noqa: FBT001 - the one fact that this call tells
         self._perform(self._core.set_eligible(eligible))
@@ -137,6 +138,22 @@ class Election:
             self.malformed += 1
             return
         self._perform(self._core.step(self._clock.monotonic_us(), tokens["sender"], message))
+        self._rejoin()
+
+    def recover(self, term: int) -> None:
+        """Vote again, above `term`: every node has lost its votes, says an operator."""
+        self._perform(self._core.recover(self._clock.monotonic_us(), self._next_incarnation(), term=term))
+
+    def _rejoin(self) -> None:
+        """A node that has lost its votes takes part again once it has what the leader has."""
+        if self._core.can_rejoin:
+            incarnation = self._next_incarnation()
+            log.warning("votes_rejoined", extra={"incarnation": incarnation, "term": self._core.term})
+            self._perform(self._core.rejoin(self._clock.monotonic_us(), incarnation))
+
+    def _next_incarnation(self) -> int:
+        """Higher than any before it: nobody remembers the last one."""
+        return max(1, self._clock.now_ms() // 1000)
 
     # ------------------------------------------------------------------ hearing early that the leader is gone
 
@@ -273,6 +290,9 @@ class ElectionThread:
 
     def transfer(self, to: str | None) -> None:
         self._call(lambda election: election.transfer(to))
+
+    def recover(self, term: int) -> None:
+        self._call(lambda election: election.recover(term))
 
     def suspect(self, name: str) -> None:
         self._call(lambda election: election.suspect(name))

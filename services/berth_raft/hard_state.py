@@ -235,6 +235,38 @@ def load(path: Path) -> HardStateStore | Amnesiac:
     return store
 
 
+class KeptPromises:
+    """The hard state of a node as its shell keeps it. Where it is lost, nothing is promised until `store` creates it
+    anew, under another incarnation; what was corrupt stays beside it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises:
+        HardStateInUse: another process has it.
+        OSError: the disk does not answer.
+        """
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._found = load(path)
+
+    @property
+    def hard_state(self) -> HardState | Amnesiac:
+        return self._found if isinstance(self._found, Amnesiac) else self._found.hard_state
+
+    def store(self, hard_state: HardState) -> None:
+        """Returns when it is durable.
+
+        Raises:
+            OSError: it may or may not be.
+        """
+        if not isinstance(self._found, Amnesiac):
+            self._found.store(hard_state)
+            return
+        if self._path.exists():
+            self._path.rename(self._path.with_suffix(f".before-{hard_state.incarnation}"))
+        self._found = create(self._path, hard_state)
+
+
 def _sync_directory(directory: Path) -> None:
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -102,22 +102,15 @@ class Machine:
         """Called on whichever loop the connection belongs to."""
         self._main.call_soon_threadsafe(self._lost, why)
 
-    def promises(self, *, ledger_term: int) -> hard_state.HardStateStore:
-        """A node that lost them begins a new incarnation above the term that the ledger is at.
-
-        In a ledger without a barrier nobody has voted yet. Whatever else it may have promised in a term that
-        led to nothing is fenced by the ledger: two barriers of one term are never both valid.
-        """
-        path = self._folder / "hard-state"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        found = hard_state.load(path)
-        if not isinstance(found, Amnesiac):
-            return found
-        if path.exists():
-            path.rename(path.with_suffix(f".corrupt-{self.clock.now_ms()}"))
-        incarnation = 1 if ledger_term == 0 else self.clock.now_ms() // 1000
-        log.warning("hard_state_created", extra={"why": found.why, "term": ledger_term, "incarnation": incarnation})
-        return hard_state.create(path, HardState(incarnation=incarnation, term=ledger_term, vote=None))
+    def promises(self, *, ledger_term: int) -> hard_state.KeptPromises:
+        """In a ledger without a barrier nobody has voted yet, so the first promises are made at once."""
+        kept = hard_state.KeptPromises(self._folder / "hard-state")
+        if isinstance(kept.hard_state, Amnesiac):
+            if ledger_term == 0:
+                kept.store(HardState(incarnation=1, term=0, vote=None))
+            else:
+                log.warning("votes_lost", extra={"why": kept.hard_state.why, "runbook": "raft-disk.md"})
+        return kept
 
     def election(
         self, make_core: Callable[[], RaftCore], promises: Promises, on_role: Callable[[RoleChanged], None]

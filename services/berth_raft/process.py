@@ -23,9 +23,9 @@ from berth.messages.commands import (
     AdminAnswer,
     Committed,
     QueryAnswer,
+    RaftCommand,
     Refusal,
     RefusalCode,
-    TransferLeadership,
 )
 from berth.model.ledger import State
 from berth.ports import Clock, Envelope
@@ -34,7 +34,7 @@ from berth.runtime.telemetry import Spans
 from berth.wire import codec
 from berth_raft.commit import Answer
 from berth_raft.control import ElectionControl
-from berth_raft.core.effects import HardState, RoleChanged
+from berth_raft.core.effects import Amnesiac, HardState, RoleChanged
 from berth_raft.core.node import RaftCore
 from berth_raft.core.settings import Dice, InvalidRaftSetting, RaftSettings, check_founders
 from berth_raft.election import MemberView
@@ -60,7 +60,7 @@ class Promises(Protocol):
     """What this node has promised; durable when `store` returns."""
 
     @property
-    def hard_state(self) -> HardState: ...
+    def hard_state(self) -> HardState | Amnesiac: ...
     def store(self, hard_state: HardState) -> None: ...
 
 
@@ -71,6 +71,7 @@ class RunningElection(ElectionControl, Protocol):
     async def stop(self) -> None: ...
     def view(self) -> MemberView: ...
     def transfer(self, to: str | None) -> None: ...
+    def recover(self, term: int) -> None: ...
     def suspect(self, name: str) -> None: ...
 
 
@@ -91,7 +92,7 @@ class Outside(Protocol):
         ...
 
     def promises(self, *, ledger_term: int) -> Promises:
-        """As they were stored, or new ones above `ledger_term` when they are lost."""
+        """As they were stored; new ones when there never were any, which `ledger_term` 0 proves."""
         ...
 
     def election(
@@ -291,6 +292,7 @@ class RaftNode:
             "term": view.term if view else 0,
             "leader": view.leader if view else None,
             "active": leadership.is_active,
+            "has_votes": view is None or not view.amnesiac,
             "last_step_down": view.last_step_down if view else None,
             "ledger_id": leadership.state.ledger_id,
             "ledger_term": tip.term if tip else 0,
@@ -301,21 +303,34 @@ class RaftNode:
         }
 
     def _admin(self, envelope: Envelope) -> None:
-        """Only the leader answers: it alone can hand over."""
-        if envelope.reply is None or not self.leadership.is_active or self._election is None:
+        if envelope.reply is None or self._election is None:
             return
         try:
-            command = codec.decode(TransferLeadership, envelope.payload)
+            command = codec.decode(RaftCommand, envelope.payload)
         except InvalidCommand as error:
-            self._refuse(envelope.reply, RefusalCode.INVALID, str(error))
+            if self.leadership.is_active:
+                self._refuse(envelope.reply, RefusalCode.INVALID, str(error))
             return
-        if command.to is not None and command.to not in self._raft.members:
+        if command.command == "recover":
+            self._recover(self._election, envelope.reply)
+        elif self.leadership.is_active:
+            self._transfer(self._election, command.to, envelope.reply)
+
+    def _transfer(self, election: RunningElection, to: str | None, reply: str) -> None:
+        """Only the leader answers: it alone can hand over."""
+        if to is not None and to not in self._raft.members:
             known = ", ".join(self._raft.members)
-            self._refuse(envelope.reply, RefusalCode.NOT_FOUND, f"no member {command.to}; members are {known}")
+            self._refuse(reply, RefusalCode.NOT_FOUND, f"no member {to}; members are {known}")
             return
-        self._election.transfer(command.to)
-        answer = AdminAnswer(detail=f"{self._settings.user} hands over")
-        self.bus.publish(envelope.reply, codec.encode(answer))
+        election.transfer(to)
+        self.bus.publish(reply, codec.encode(AdminAnswer(detail=f"{self._settings.user} hands over")))
+
+    def _recover(self, election: RunningElection, reply: str) -> None:
+        """Who has lost its votes answers; whether all have, the asker has seen."""
+        if election.view().amnesiac and self.leadership.is_caught_up:
+            tip = self.leadership.state.tip
+            election.recover(tip.term if tip is not None else 0)
+            self.bus.publish(reply, codec.encode(AdminAnswer(detail=self._settings.user)))
 
     def _refuse(self, reply: str, code: RefusalCode, detail: str) -> None:
         self.bus.publish(reply, codec.encode(AdminAnswer(refusal=Refusal(code=code, detail=detail))))

@@ -31,13 +31,13 @@ from berth.messages.commands import (
     CreateReservation,
     Query,
     QueryAnswer,
+    RaftCommand,
     Refusal,
     RefusalCode,
     RemoveQuota,
     ReservationAnswer,
     SetNode,
     StopNamespace,
-    TransferLeadership,
 )
 from berth.messages.decisions import Decision
 from berth.messages.documents import CohortDocument, QuotaDocument, ReservationDocument, StopPolicy
@@ -245,7 +245,7 @@ class Cluster:
         return await self._admin(subjects.ADMIN_NODE, command)
 
     async def transfer_leadership(self, to: str | None = None) -> AdminAnswer:
-        return await self._admin(subjects.ADMIN_RAFT, TransferLeadership(to=to))
+        return await self._admin(subjects.ADMIN_RAFT, RaftCommand(to=to))
 
     async def _admin(self, subject: Subject, command: BaseModel) -> AdminAnswer:
         answer = await self._asking.command(subject, command, AdminAnswer)
@@ -282,6 +282,26 @@ class Raft:
         """Whether `node` may commit."""
         return await self.leader() == node
 
+    async def recover(self) -> list[str]:
+        """Let every raft node vote again after all of them have lost their votes; the nodes that do.
+
+        Raises:
+            Unreachable: no raft node answers.
+            Refused: some node still has its votes: it elects, and the others rejoin by themselves.
+        """
+        members = await self.members()
+        if not members:
+            raise Unreachable("no raft node answers", hint="is the cluster running? (`berth status`)")
+        keepers = [str(one["id"]) for one in members if one["has_votes"]]
+        if keepers:
+            detail = f"{', '.join(keepers)} still has its votes; the others rejoin by themselves once somebody leads"
+            raise Refused(Refusal(code=RefusalCode.RULE, detail=detail))
+        payload = codec.encode(RaftCommand(command="recover"))
+        answers = await self._cluster.gather(
+            subjects.ADMIN_RAFT.template, payload, seconds=RAFT_ANSWERS_SECONDS, enough=len(members)
+        )
+        return sorted(codec.decode(AdminAnswer, answer).detail for answer in answers)
+
     async def status(self) -> dict[str, Any]:
         """The shape of `berth raft status` (DESIGN section 5).
 
@@ -303,7 +323,7 @@ class Raft:
             "hash": best["hash"],
             "committed": best["mirror_sequence"],
             "members": [
-                {name: one[name] for name in ("id", "role", "term", "mirror_sequence", "last_step_down")}
+                {name: one[name] for name in ("id", "role", "term", "mirror_sequence", "last_step_down", "has_votes")}
                 for one in members
             ],
         }

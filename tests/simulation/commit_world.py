@@ -23,7 +23,7 @@ from berth.sim.network import SimulatedBus, SimulatedNetwork
 from berth.sim.virtual_time import SimulatedClock
 from berth.wire import codec
 from berth_raft.commit import first_record
-from berth_raft.core.effects import HardState, RoleChanged
+from berth_raft.core.effects import Amnesiac, HardState, RoleChanged
 from berth_raft.core.node import RaftCore
 from berth_raft.election import Election
 from berth_raft.process import Promises, RaftNode
@@ -38,11 +38,16 @@ ANSWER_WITHIN_S = 0.5
 class Disk:
     """What a node promised; a crash keeps it."""
 
-    hard_state: HardState = field(default_factory=lambda: HardState(incarnation=1, term=0, vote=None))
+    hard_state: HardState | Amnesiac = field(default_factory=lambda: HardState(incarnation=1, term=0, vote=None))
 
     def store(self, hard_state: HardState) -> None:
-        assert self.hard_state.may_become(hard_state), "I2: a promise was taken back"
+        if isinstance(self.hard_state, HardState):
+            assert self.hard_state.may_become(hard_state), "I2: a promise was taken back"
         self.hard_state = hard_state
+
+    def lose(self) -> None:
+        """Its file is gone when it is looked for next."""
+        self.hard_state = Amnesiac(why="the disk was replaced")
 
 
 class SimulatedMachine:

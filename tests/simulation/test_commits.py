@@ -6,15 +6,18 @@ from collections.abc import Coroutine
 from random import Random
 from typing import Any
 
+from berth import subjects
 from berth.ids import Sequence
-from berth.messages.commands import RefusalCode
+from berth.messages.commands import RaftCommand, RefusalCode
 from berth.messages.envelope import Tip, tip_of, why_not_valid
 from berth.messages.events import RequestPlaced
 from berth.model.charging import recount_usage
 from berth.model.check import check
 from berth.model.ledger import State
 from berth.sim.virtual_time import run
+from berth.wire import codec
 from berth.wire.codec import decode_record
+from berth_raft.core.effects import HardState
 from tests.builders import a_node, a_quota, a_request, placed
 from tests.simulation.commit_world import MEMBERS, STORMY, CommitWorld
 
@@ -136,6 +139,56 @@ def test_who_is_told_that_the_leader_died_does_not_wait_for_a_timeout(seed: int)
         await world.crash(old)
         await asyncio.sleep(0.14)
         assert world.leader() not in (None, old), "less than the shortest election timeout later"
+
+    told(story())
+
+
+def test_a_node_that_lost_its_votes_rejoins_once_it_follows_and_can_lead_again(seed: int) -> None:
+    async def story() -> None:
+        world = CommitWorld(seed)
+        await world.open(a_node())
+        forgetful = world.leader()
+        assert forgetful is not None
+        await world.crash(forgetful)
+        world.disks[forgetful].lose()
+        await world.start(forgetful)
+        await asyncio.sleep(2)
+        found = world.disks[forgetful].hard_state
+        assert isinstance(found, HardState) and found.vote not in (None, forgetful), "its vote is the leader's"
+
+        for other in set(MEMBERS) - {forgetful}:
+            await world.crash(other)
+            await asyncio.sleep(1)
+            assert world.leader() is not None, "a majority with the one that forgot elects"
+            await world.start(other)
+            await asyncio.sleep(1)
+        replay(world)
+
+    told(story())
+
+
+def test_when_all_have_lost_their_votes_nobody_leads_until_an_operator_says_so() -> None:
+    async def story() -> None:
+        world = CommitWorld(5)
+        await world.open(a_node())
+        await world.propose("before", placed(a_request("before"), "n1"))
+        for name in MEMBERS:
+            await world.crash(name)
+            world.disks[name].lose()
+        for name in MEMBERS:
+            await world.start(name)
+        await asyncio.sleep(30)
+        assert world.leader() is None
+
+        operator = world.network.bus("admin")
+        payload = codec.encode(RaftCommand(command="recover"))
+        operator.publish(subjects.ADMIN_RAFT.template, payload, reply=f"{operator.inbox}.1")
+        await asyncio.sleep(3)
+
+        assert world.leader() is not None
+        await world.propose("after", placed(a_request("after"), "n1"))
+        _, times = replay(world)
+        assert times == {"before": 1, "after": 1}
 
     told(story())
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 LINES_MAX = 400
-LINES_MAX_OF = {"services/berth_raft/core/node.py": 500}
+LINES_MAX_OF = {"services/berth_raft/core/node.py": 540}
 FUNCTION_LINES_MAX = 70
 
 GENERATED_FOLDERS = {"__pycache__", "build", "dist", "node_modules", "test-results"}

@@ -212,6 +212,37 @@ class RaftCore:
                 self._outbox.send(successor, TimeoutNow(stamp=self._stamp, term=self._term))
         return self._finish(before)
 
+    @property
+    def can_rejoin(self) -> bool:
+        """Whether this amnesiac has everything that the active leader is known to have."""
+        heard = self._peers.view().get(self._leader or "")
+        return self._amnesiac and self._active and heard is not None and self._tip >= heard.tip
+
+    def rejoin(self, now_us: int, incarnation: int) -> list[Effect]:
+        """Take part again under a new incarnation (RAFT section 2, "Bootstrap"). Nothing happens unless `can_rejoin`.
+
+        Its vote of the leader's term is the leader's, whatever it was; what it may have promised in a higher term
+        led to nobody who could append: the ledger fences two leaders of one term.
+        """
+        before = self._begin(now_us)
+        if self.can_rejoin:
+            self._amnesiac, self._incarnation, self._vote = False, incarnation, self._leader
+            self._persist()
+        return self._finish(before)
+
+    def recover(self, now_us: int, incarnation: int, *, term: int) -> list[Effect]:
+        """An operator says that every node has lost its votes: vote again, above `term`, the ledger's. Nothing happens
+        to a node that has not, nor while a leader is known.
+        """
+        before = self._begin(now_us)
+        if self._amnesiac and self._leader is None:
+            self._amnesiac, self._incarnation = False, incarnation
+            # As if it had stood there: in that term it may have voted for somebody, and now votes for nobody else.
+            self._term, self._vote = max(self._term, term) + 1, self.node_id
+            self._persist()
+            self._timer.restart(self._now_us)
+        return self._finish(before)
+
     def reconfigure(self, now_us: int, *, members: tuple[str, ...], observers: tuple[str, ...]) -> list[Effect]:
         """A membership change was read in the ledger: these are the voters and observers from here on (RAFT section
         2, step 13). Whoever is no voter any more stops leading or campaigning; a new voter's silence counts from now.

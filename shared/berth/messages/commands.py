@@ -274,8 +274,12 @@ class SetNode(Document):
     draining: bool | None = None
 
 
-class TransferLeadership(Document):
-    command: Literal["transfer"] = "transfer"
+class RaftCommand(Document):
+    """`transfer`: the leader hands over, to the member `to` or the best one. `recover`: every node that has lost its
+    votes votes again, from the ledger's term on; for the case that all have lost them.
+    """
+
+    command: Literal["transfer", "recover"] = "transfer"
     to: Name | None = None
 
 

@@ -34,6 +34,7 @@ from berth.messages.commands import (
     Query,
     QueryAnswer,
     QuotaCommand,
+    RaftCommand,
     Refusal,
     ReleaseBatch,
     RequestBatch,
@@ -42,7 +43,6 @@ from berth.messages.commands import (
     SetNode,
     ShrinkReservation,
     SkipReservation,
-    TransferLeadership,
     Verdict,
 )
 from berth.messages.decisions import Decision
@@ -244,7 +244,7 @@ _DECODERS: dict[str, Decoder] = {
     subjects.QUERY.name: _query,
     subjects.ADMIN_QUOTA.name: _admin_quota,
     subjects.ADMIN_NODE.name: _plain(SetNode),
-    subjects.ADMIN_RAFT.name: _plain(TransferLeadership),
+    subjects.ADMIN_RAFT.name: _plain(RaftCommand),
     subjects.RESERVE.name: _reservation,
     subjects.NODE_REGISTER.name: _register,
     subjects.NODE_LEAVE.name: _of_node(NodeLeave),

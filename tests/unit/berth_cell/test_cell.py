@@ -4,7 +4,7 @@ import pytest
 
 from berth import subjects
 from berth.ids import Attempt, NodeId, RequestId, Sequence
-from berth.messages.commands import NodeLeave, SetNode, TransferLeadership
+from berth.messages.commands import NodeLeave, RaftCommand, SetNode
 from berth.messages.documents import NodeState
 from berth.messages.envelope import Record
 from berth.messages.events import RequestQueued, Wake, WakeOn, about
@@ -81,7 +81,7 @@ def test_a_command_is_answered_and_what_nobody_answers_is_said() -> None:
     assert cell.ask(subjects.NODE_LEAVE, NodeLeave(node=NodeId("n9"))).refusal is None
 
     with pytest.raises(LookupError, match="no service of a cell takes"):
-        cell.ask(subjects.ADMIN_RAFT, TransferLeadership())
+        cell.ask(subjects.ADMIN_RAFT, RaftCommand())
 
 
 def test_whoever_watches_sees_each_step_of_the_walk_in_order() -> None:

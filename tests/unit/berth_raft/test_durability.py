@@ -11,6 +11,8 @@ from berth_raft.core.messages import (
 from berth_raft.core.outbox import HELD_MESSAGES_MAX
 from tests.unit.berth_raft.driven_node import (
     AHEAD,
+    BEHIND,
+    LEVEL,
     MS,
     STAMP,
     DrivenNode,
@@ -164,6 +166,44 @@ def test_an_amnesiac_never_votes_and_never_campaigns() -> None:
     assert not first(node.hears("b", vote(4, candidate="b", tip=AHEAD)), VoteReply).granted
     assert node.waits(3_000 * MS) == []
     assert node.hears("b", timeout_now(4)) == []
+
+
+def test_an_amnesiac_rejoins_under_a_new_incarnation_once_it_has_what_the_active_leader_has() -> None:
+    node = DrivenNode(hard_state=Amnesiac(why="the file is gone"), tip=BEHIND)
+    node.hears("b", heartbeat(7, tip=LEVEL, active=False))
+    node.core.set_tip(LEVEL)
+    assert not node.core.can_rejoin, "the leader has not proved itself with a barrier"
+    node.hears("b", heartbeat(7, tip=LEVEL, active=True))
+    node.core.set_tip(BEHIND)
+    assert not node.core.can_rejoin, "it lacks what the leader has"
+    assert node.performs(node.core.rejoin(node.now_us, 9)) == []
+
+    node.core.set_tip(LEVEL)
+    node.performs(node.core.rejoin(node.now_us, 9))
+
+    assert node.written == [HardState(incarnation=9, term=7, vote="b")]
+    node.core.leader_gone(node.now_us)
+    assert not first(node.hears("c", vote(7, candidate="c", tip=AHEAD)), VoteReply).granted, "its vote is the leader's"
+    assert first(node.hears("c", vote(8, candidate="c", tip=AHEAD)), VoteReply).granted
+
+
+def test_who_recovers_votes_again_above_the_ledgers_term() -> None:
+    node = DrivenNode(hard_state=Amnesiac(why="the file is gone"))
+
+    node.performs(node.core.recover(node.now_us, 9, term=5))
+
+    assert node.written == [HardState(incarnation=9, term=6, vote="a")]
+    assert not first(node.hears("b", vote(6, candidate="b", tip=AHEAD)), VoteReply).granted
+    assert first(node.hears("b", vote(7, candidate="b", tip=AHEAD)), VoteReply).granted
+
+
+def test_nobody_recovers_who_has_its_votes_or_hears_a_leader() -> None:
+    whole, following = a_follower(term=5), DrivenNode(hard_state=Amnesiac(why="the file is gone"))
+    following.hears("b", heartbeat(7))
+
+    for node in (whole, following):
+        assert node.performs(node.core.recover(node.now_us, 9, term=5)) == []
+        assert node.written == []
 
 
 def test_an_amnesiac_follows_from_memory_and_signs_with_incarnation_0() -> None:
