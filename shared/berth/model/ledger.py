@@ -5,6 +5,7 @@ A fold asserts what transactions promise; the leader has checked it before it wr
 """
 
 from collections.abc import Collection
+from functools import cached_property
 
 from berth.ids import Attempt, LedgerId, Namespace, RequestKey, Sequence
 from berth.messages.envelope import Record, Tip, tip_of
@@ -18,6 +19,7 @@ from berth.messages.events import (
     Wake,
     WakeOn,
 )
+from berth.model.census import Census
 from berth.model.charging import CONFIGURATION, quota_scope
 from berth.model.cluster import Cluster
 from berth.model.demand import Demand
@@ -50,6 +52,11 @@ class State:
         self.members: tuple[str, ...] = ()
         self.level = ""
         self.events_folded = 0
+
+    @cached_property
+    def census(self) -> Census:
+        """Who has how many neighbours where; made when somebody asks for the first time."""
+        return Census(self.cluster)
 
     @property
     def sequence(self) -> Sequence:

@@ -1,22 +1,20 @@
 """What runs around a node: affinity, anti-affinity and spread over topology domains (R29–R37).
 
 A domain is all nodes with one value of a topology key; `node` as the key makes each node its own domain.
-Allocations are those that consume: placed, releasing, and what a scheduler assumes. They are counted once
-for a request (`surroundings`) and then asked node by node; a request that says nothing of its neighbours,
-where nothing keeps others away, counts nothing at all.
+Allocations are those that consume: placed, releasing, and what a scheduler assumes. How many there are where
+is read from the `census` once for a request (`surroundings`) and then asked node by node; a request that says
+nothing of its neighbours, where nothing keeps others away, reads nothing at all.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
 
-from berth.ids import Namespace
 from berth.messages.reasons import Reason, ReasonCode
-from berth.messages.requests import AffinityTerm, Mode, Request, SpreadTerm
-from berth.model.cluster import Allocation, Node
+from berth.messages.requests import AffinityTerm, Constraint, Mode, Request, SpreadTerm
+from berth.model.census import Eligible, Selector, selector
+from berth.model.cluster import Node
 from berth.model.ledger import State
-
-Eligible = Callable[[Node], bool]
-"""Whether a node's domain counts for spread: ready, and the required constraints and `any_of` hold (R36)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,13 +22,9 @@ class Neighbours:
     """The allocations that one selector finds, counted by domain of `key`. `own`: it finds the request itself."""
 
     key: str
-    namespaces: frozenset[Namespace]
-    labels: Mapping[str, str]
+    selector: Selector
     own: bool
-    found: dict[str, int] = field(default_factory=dict[str, int])
-
-    def selects(self, namespace: Namespace, labels: Mapping[str, str]) -> bool:
-        return namespace in self.namespaces and has_labels(labels, self.labels)
+    found: dict[str, int]
 
     def count(self, domain: str | None, by: int) -> None:
         if domain is not None:
@@ -67,6 +61,7 @@ class Surroundings:
     `joint`: allocations that match every required affinity term (R32). `repelled`: by topology key, the
     domains from which the anti-affinity of what runs there keeps the request away (R31), with whose it is.
     `near`: preferred terms with their weights, negative for anti-affinity; `even`: preferred spread.
+    `eligible`: whether a node's domain counts for spread: ready, and the required constraints and `any_of` hold (R36).
     """
 
     affinity: list[Neighbours]
@@ -168,23 +163,25 @@ def needs_surroundings(state: State, request: Request) -> bool:
 
 
 def surroundings(state: State, request: Request, eligible: Eligible) -> Surroundings:
-    """Count what the terms of `request` ask about, in one pass over the allocations of `state`."""
+    """What the terms of `request` ask about, as the census of `state` has it counted."""
     found = Surroundings(
-        affinity=[_neighbours(term, request) for term in request.affinity if term.mode is Mode.REQUIRED],
-        anti_affinity=[_neighbours(term, request) for term in request.anti_affinity if term.mode is Mode.REQUIRED],
+        affinity=[_neighbours(state, term, request) for term in request.affinity if term.mode is Mode.REQUIRED],
+        anti_affinity=[
+            _neighbours(state, term, request) for term in request.anti_affinity if term.mode is Mode.REQUIRED
+        ],
         spread=[
-            Spread(term=term, neighbours=_evenly(term, request))
+            Spread(term=term, neighbours=_evenly(state, term, request, eligible))
             for term in request.spread
             if term.mode is Mode.REQUIRED
         ],
         near=[
-            (sign * term.weight, _neighbours(term, request))
+            (sign * term.weight, _neighbours(state, term, request))
             for sign, terms in ((1, request.affinity), (-1, request.anti_affinity))
             for term in terms
             if term.mode is Mode.PREFERRED and term.weight
         ],
         even=[
-            (term.weight, _evenly(term, request))
+            (term.weight, _evenly(state, term, request, None))
             for term in request.spread
             if term.mode is Mode.PREFERRED and term.weight
         ],
@@ -193,67 +190,42 @@ def surroundings(state: State, request: Request, eligible: Eligible) -> Surround
         repelled=_repelled(state, request),
         eligible=eligible,
     )
-    found.joins = bool(found.affinity) and all(one.own for one in found.affinity)
-    if request.affinity or request.anti_affinity or request.spread:
-        _count_everybody(state, found)
+    if found.affinity:
+        found.joins = all(one.own for one in found.affinity)
+        together = reduce(Selector.both, (one.selector for one in found.affinity))
+        found.joint = state.census.count(None, together).total
+    for one in found.spread:
+        one.settle()
     return found
 
 
-def _neighbours(term: AffinityTerm, request: Request) -> Neighbours:
-    namespaces = frozenset(term.namespaces or (request.namespace,))
-    own = request.namespace in namespaces and has_labels(request.labels, term.match_labels)
-    return Neighbours(key=term.topology_key, namespaces=namespaces, labels=term.match_labels, own=own)
+def _neighbours(state: State, term: AffinityTerm, request: Request) -> Neighbours:
+    whom = selector(term.namespaces or (request.namespace,), term.match_labels)
+    counted = state.census.count(term.topology_key, whom).by_domain
+    return Neighbours(key=term.topology_key, selector=whom, own=_is_own(whom, request), found=dict(counted))
 
 
-def _evenly(term: SpreadTerm, request: Request) -> Neighbours:
+def _evenly(state: State, term: SpreadTerm, request: Request, eligible: Eligible | None) -> Neighbours:
     """R37: only the request's namespace counts, and an empty selector counts nothing."""
-    namespaces = frozenset((request.namespace,)) if term.match_labels else frozenset[Namespace]()
-    own = bool(term.match_labels) and has_labels(request.labels, term.match_labels)
-    return Neighbours(key=term.topology_key, namespaces=namespaces, labels=term.match_labels, own=own)
+    whom = selector((request.namespace,) if term.match_labels else (), term.match_labels)
+    alike = None if eligible is None else (_required(request.constraints), request.any_of)
+    counted = state.census.count(term.topology_key, whom, eligible=eligible, alike=alike).by_domain
+    return Neighbours(key=term.topology_key, selector=whom, own=_is_own(whom, request), found=dict(counted))
 
 
-def _count_everybody(state: State, found: Surroundings) -> None:
-    simple = list(found.everyone())
-    for name, node in state.cluster.nodes.items():
-        present = state.cluster.on_node(name).values()
-        for neighbours in simple:
-            _count_on(node, present, neighbours)
-        if found.spread and found.eligible(node):
-            for one in found.spread:
-                one.neighbours.count(node.label(one.neighbours.key), 0)  # a domain, even if nobody is there
-                _count_on(node, present, one.neighbours)
-        if found.affinity and present:
-            found.joint += sum(
-                all(one.selects(allocation.namespace, allocation.labels) for one in found.affinity)
-                for allocation in present
-            )
-    for one in found.spread:
-        one.settle()
+def _is_own(whom: Selector, request: Request) -> bool:
+    return whom.selects(request.namespace, request.labels)
 
 
-def _count_on(node: Node, present: Iterable[Allocation], neighbours: Neighbours) -> None:
-    domain = node.label(neighbours.key)
-    if domain is None:
-        return
-    here = sum(neighbours.selects(allocation.namespace, allocation.labels) for allocation in present)
-    if here:
-        neighbours.count(domain, here)
+def _required(constraints: Iterable[Constraint]) -> tuple[Constraint, ...]:
+    return tuple(one for one in constraints if one.mode is Mode.REQUIRED)
 
 
 def _repelled(state: State, request: Request) -> dict[str, dict[str, str]]:
     """R31: the required anti-affinity of what runs holds against whoever comes."""
-    found: dict[str, dict[str, str]] = {}
-    for allocation in state.cluster.repelling.values():
-        node = state.cluster.nodes.get(allocation.node)
-        for term in allocation.anti_affinity if node else ():
-            if term.mode is not Mode.REQUIRED or not has_labels(request.labels, term.match_labels):
-                continue
-            if request.namespace not in (term.namespaces or (allocation.namespace,)):
-                continue
-            domain = node.label(term.topology_key) if node else None
-            if domain is not None:
-                found.setdefault(term.topology_key, {})[domain] = f"{allocation.namespace}/{allocation.id}"
-    return found
+    if not state.cluster.repelling:
+        return {}
+    return state.census.repulsion().of(request.namespace, request.labels)
 
 
 def _reason(code: ReasonCode, detail: str) -> Reason:
@@ -271,5 +243,5 @@ def _skewed(one: Spread, node: Node) -> Reason:
 
 
 def _spoken(neighbours: Neighbours) -> str:
-    labels = ",".join(f"{key}={value}" for key, value in sorted(neighbours.labels.items())) or "anything"
+    labels = ",".join(f"{key}={value}" for key, value in neighbours.selector.labels) or "anything"
     return f"{labels} in {neighbours.key}"
