@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from berth.messages.events import Wake, WakeOn
 from berth.messages.reasons import PRECEDENCE, Reason, ReasonCode, insufficient
-from berth.model.feasibility import could_ever, reservation_reason, why_not
-from berth.resources import Resources
+from berth.model.feasibility import reservation_reason, why_not
+from berth_scheduler.never import why_never
 from berth_scheduler.search import Search
 
 NEIGHBOURLY = frozenset({ReasonCode.AFFINITY_NOT_MET, ReasonCode.SPREAD_SKEW})
@@ -36,8 +36,9 @@ def explained(search: Search, *, least: int) -> Unplaceable:
     together = (_siblings(len(search.picks), least),) if search.picks else ()
     reasons = (*together, *_counted(search))
     search.clear()
-    if _is_infeasible(search, least):
-        return Unplaceable(reasons=(Reason(code=ReasonCode.INFEASIBLE), *reasons), wake=(Wake(on=WakeOn.NODES),))
+    never = why_never(search, least)
+    if never is not None:
+        return Unplaceable(reasons=(never, *reasons), wake=(Wake(on=WakeOn.NODES),))
     return Unplaceable(reasons=reasons, wake=_wake(search, reasons))
 
 
@@ -52,42 +53,6 @@ def _wake(search: Search, reasons: Iterable[Reason]) -> tuple[Wake, ...]:
     if search.request.reservation is not None:
         found.append(Wake(on=WakeOn.RESERVATION, name=search.request.reservation))
     return tuple(found)
-
-
-# --- never ------------------------------------------------------------------------------------------------
-
-
-def _is_infeasible(search: Search, least: int) -> bool:
-    """Whether `least` instances have no room even if nothing else ran."""
-    positions = range(len(search.board.ids))
-    if least == 1:
-        return not any(_could_ever(search, position) for position in positions)
-    return _room_at_most(search, [position for position in positions if _could_ever(search, position)]) < least
-
-
-def _could_ever(search: Search, position: int) -> bool:
-    board, request = search.board, search.request
-    if search.shape.admitted[position]:  # then room is all that could be missing
-        return request.charge.fits_in(board.allocatable[position])
-    return could_ever(board.state, board.nodes[position], request)
-
-
-def _room_at_most(search: Search, possible: list[int]) -> int:
-    """More instances than this have no room on these nodes, whatever the order."""
-    board, around = search.board, search.around
-    nodes = [board.nodes[position] for position in possible]
-    room = [_times(board.allocatable[position], search.request.charge) for position in possible]
-    bounds = [sum(room)]
-    for neighbours in around.anti_affinity if around is not None else ():
-        if neighbours.own:  # at most one in each domain; where the key is missing it does not bind (R30)
-            domains = [node.label(neighbours.key) for node in nodes]
-            unbound = sum(times for times, domain in zip(room, domains, strict=True) if domain is None)
-            bounds.append(len({domain for domain in domains if domain is not None}) + unbound)
-    return min(bounds)
-
-
-def _times(allocatable: Resources, charge: Resources) -> int:
-    return min(allocatable.amount(dimension) // amount for dimension, amount in charge.dimensions())
 
 
 # --- counting -----------------------------------------------------------------------------------------------

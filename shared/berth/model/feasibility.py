@@ -66,8 +66,12 @@ def attribute(node: Node, key: str) -> str | None:
 
 
 def holds(constraint: Constraint, node: Node) -> bool:
-    """Whether the condition holds, required or preferred (R1–R4). What cannot be compared does not hold (R5)."""
-    value = attribute(node, constraint.key)
+    """Whether the condition holds, required or preferred."""
+    return is_met(constraint, attribute(node, constraint.key))
+
+
+def is_met(constraint: Constraint, value: str | None) -> bool:
+    """Whether the key's value (None: absent) meets the condition (R1–R4). What cannot be compared does not (R5)."""
     match constraint.operator:
         case Operator.EQUALS | Operator.IN:
             return value is not None and value in constraint.values
@@ -91,10 +95,11 @@ def _difference(value: str | None, constraint: Constraint) -> int | None:
 
 def is_eligible(node: Node, request: Request) -> bool:
     """Ready, all required constraints hold, and one of the alternatives: its domains count for spread (R36)."""
-    return node.state is NodeState.READY and _meets_constraints(node, request)
+    return node.state is NodeState.READY and meets_constraints(node, request)
 
 
-def _meets_constraints(node: Node, request: Request) -> bool:
+def meets_constraints(node: Node, request: Request) -> bool:
+    """All required constraints hold, and one of the alternatives if there are any."""
     if not all(holds(one, node) for one in request.constraints if one.mode is Mode.REQUIRED):
         return False
     return not request.any_of or any(_matches(terms, node) for terms in request.any_of)
@@ -166,7 +171,7 @@ def suits(node: Node, request: Request) -> bool:
     """Whether its taints are tolerated and the required constraints hold."""
     if node.taints and untolerated(node, request):
         return False
-    return _meets_constraints(node, request)
+    return meets_constraints(node, request)
 
 
 def topology_keys(request: Request) -> Iterator[str]:
@@ -316,17 +321,6 @@ def fits(state: State, node: Node, request: Request, free: Resources, at: int) -
 def why_not(state: State, node: Node, request: Request, at: int, around: Surroundings | None = None) -> list[Reason]:
     """Everything that keeps one more instance off `node` at `at`, first what no waiting mends; [] if it may come."""
     return by_precedence([*required_reasons(state, node, request, around), *capacity_reasons(state, node, request, at)])
-
-
-def could_ever(state: State, node: Node, request: Request) -> bool:
-    """Whether `node`, as it is labelled, tainted and built, could take an instance if nothing else ran on it.
-
-    Where no node could, only a change of nodes helps: that is `infeasible`.
-    """
-    del state  # what runs does not matter
-    if any(reason.code in MENDED_BY_NODES_ALONE for reason in node_reasons(node, request)):
-        return False
-    return request.charge.fits_in(node.allocatable)
 
 
 def by_precedence(reasons: Iterable[Reason]) -> list[Reason]:

@@ -20,6 +20,13 @@ def a_cell(*nodes: str) -> Cell:
     return Cell(at_ms=T0, history=[(T0, a_node(node)) for node in nodes])
 
 
+def leave(cell: Cell, node: str) -> None:
+    """The node is taken out of service; what ran there is queued again."""
+    answer = cell.ask(subjects.NODE_LEAVE, NodeLeave(node=NodeId(node)))
+    assert answer.refusal is None, answer.refusal
+    cell.run()
+
+
 def test_everybody_folds_what_the_ledger_holds() -> None:
     cell = a_cell("n1")
     cell.submit([a_request("web")])
@@ -96,3 +103,29 @@ def test_whoever_watches_sees_each_step_of_the_walk_in_order() -> None:
     assert [step for step in told if step in walk] == walk
     (record,) = [step.what for step in seen if isinstance(step.what, Record)]
     assert record.sequence == cell.state.sequence
+
+
+def test_what_waits_says_that_it_is_infeasible_once_the_only_node_that_could_hold_it_has_left() -> None:
+    cell = Cell(at_ms=T0, history=[(T0, a_node("small", cpu=1_000)), (T0, a_node("large", cpu=8_000))])
+    cell.submit([a_request("full", cpu=8_000), a_request("web", cpu=4_000, priority=0)])
+    assert [reason.code.value for reason in cell.decisions[WEB].reasons] == ["insufficient_cpu"]
+
+    leave(cell, "large")
+
+    assert cell.state.queue.requests[WEB].status.value == "queued"
+    first = cell.state.queue.requests[WEB].reasons[0]
+    assert first.code is ReasonCode.INFEASIBLE
+    assert first.detail == "the largest of the nodes that suit has 1000 cpu_millicores, 4000 are asked for"
+
+
+def test_a_gang_that_waits_says_so_too_when_too_few_nodes_are_left() -> None:
+    cell = a_cell("n1", "n2", "n3")
+    cell.submit([a_request(f"full-{number}", cpu=8_000) for number in range(3)])
+    apart = [{"match_labels": {"app": "web"}, "topology_key": "node"}]
+    cell.submit([a_request("web", count=3, cpu=1_000, labels={"app": "web"}, anti_affinity=apart)])
+    assert "infeasible" not in [reason.code.value for reason in cell.decisions[WEB].reasons]
+
+    leave(cell, "n3")
+
+    first = cell.state.queue.requests[WEB].reasons[0]
+    assert first.detail == "anti-affinity to itself in node leaves room for 2, 3 must run"

@@ -12,7 +12,6 @@ from berth.messages.requests import Request, Taint
 from berth.model.feasibility import (
     admits,
     capacity_reasons,
-    could_ever,
     fits,
     intolerable,
     preferred_weight,
@@ -355,23 +354,3 @@ def test_r87_a_window_to_come_lets_work_run_that_ends_in_time() -> None:
     assert why(state, a_request(duration_seconds=3_600)) == []
     assert why(state, a_request(duration_seconds=3_601)) == ["held_by_reservation"]
     assert why(state, a_request()) == ["held_by_reservation"], "without a duration it never ends"
-
-
-# ---------------------------------------------------------------- could ever
-
-
-@pytest.mark.parametrize(
-    ("request_", "ever"),
-    [
-        (a_request(cpu=8_000), True),
-        (a_request(cpu=8_001), False),
-        (a_request(node="n2"), False),
-        (constrained(FAST), False),
-        (a_request(any_of=[[FAST]]), False),
-        (a_request(spread=[{"topology_key": "zone"}]), False),
-    ],
-)
-def test_only_a_change_of_nodes_helps_what_no_node_could_ever_hold(request_: Request, ever: bool) -> None:
-    state = a_state(a_node(), placed(a_request("old", cpu=8_000), "n1"), changed(schedulable=False))
-
-    assert could_ever(state, state.cluster.nodes[N1], request_) is ever, "full and cordoned will pass"
