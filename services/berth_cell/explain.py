@@ -3,29 +3,33 @@
 Pure; the state is left as it was. The verdicts are the scheduler's own.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from berth.errors import NotFound
-from berth.ids import NodeId, RequestKey
+from berth.ids import RequestKey
 from berth.messages.decisions import NodeVerdict
 from berth.messages.events import RequestStatus
-from berth.messages.reasons import INSUFFICIENT, ReasonCode
-from berth.messages.requests import Request
+from berth.messages.reasons import PRECEDENCE
 from berth.model.answers import decision_of
 from berth.model.ledger import State
-from berth.model.windows import free_now
-from berth_scheduler.placement import node_verdicts
+from berth_cell.proposals import smallest_change
+from berth_scheduler.board import Board
+from berth_scheduler.placement import node_verdicts, score_table
 
-QUOTA_REASONS = frozenset({ReasonCode.QUOTA_HARD, ReasonCode.QUOTA_CEILING})
-CAPACITY_REASONS = frozenset({*INSUFFICIENT.values(), ReasonCode.INSUFFICIENT_EXTENDED})
+BEST_MAX = 5
+"""Nodes in the table of scores."""
 
-Change = dict[str, Any]
+WAITING = (RequestStatus.QUEUED, RequestStatus.REJECTED)
 
 
 def explain(state: State, key: RequestKey, *, at_ms: int, salt: str = "") -> dict[str, Any]:
-    """The decision that stands, `nodes` as if the request were to be placed now, and `change`: the smallest one
-    that would let a queued request be placed, or None.
+    """The decision that stands, `nodes` as if the request were to be placed now, and what would help.
+
+    `examined`: how many nodes; `feasible` of them may take it, the rest stand in `counts` under the first of their
+    reasons by precedence, so that both add up to `examined`. `best`: the scores of the best nodes, part by part.
+    `change`: the smallest single one that would let a request without a place be placed, or None.
 
     Raises:
         NotFound: no such request.
@@ -37,51 +41,24 @@ def explain(state: State, key: RequestKey, *, at_ms: int, salt: str = "") -> dic
     with state.journal.trial():
         for name in known.live:
             state.cluster.vacate(state.cluster.allocations[key[0], name])
-        nodes = node_verdicts(state, known.request, at=at_ms, attempt=known.attempt, seed=salt)
-        change = _change(state, known.request, nodes) if known.status is RequestStatus.QUEUED else None
-    return {**decision.model_copy(update={"nodes": nodes}).as_mapping(), "change": change}
+        board = Board(state)
+        nodes = node_verdicts(state, known.request, at=at_ms, attempt=known.attempt, seed=salt, board=board)
+        best = score_table(board, known.request, at=at_ms, attempt=known.attempt, seed=salt, most=BEST_MAX)
+        waits = known.status in WAITING and not known.live
+        change = smallest_change(state, known.request, nodes, at=at_ms, salt=salt) if waits else None
+    return {
+        **decision.model_copy(update={"nodes": nodes}).as_mapping(),
+        **counted(nodes),
+        "best": best,
+        "change": None if change is None else change.as_mapping(),
+    }
 
 
-def _change(state: State, request: Request, nodes: Iterable[NodeVerdict]) -> Change | None:
-    """Of the quota if that is what blocks, else of what the request asks for."""
-    reasons = state.queue.requests[request.key].reasons
-    for reason in reasons:
-        if reason.code in QUOTA_REASONS and reason.needed is not None:
-            short = reason.needed - max(0, reason.best_available or 0)
-            return {
-                "kind": "quota",
-                "namespace": request.namespace,
-                "dimension": reason.dimension,
-                "raise_by": short,
-                "sentence": f"give {request.namespace} {short} more of {reason.dimension}, or release as much",
-            }
-    return _smaller_request(state, request, nodes) if request.count == 1 else None
-
-
-def _smaller_request(state: State, request: Request, nodes: Iterable[NodeVerdict]) -> Change | None:
-    """What it may ask for at most on the node where the least is missing, in proportion to what it asks."""
-    best: tuple[int, str, dict[str, int]] | None = None
-    for verdict in nodes:
-        if verdict.feasible or not all(reason.code in CAPACITY_REASONS for reason in verdict.reasons):
-            continue
-        fits, missing = _fitting(state, request, verdict.node)
-        if best is None or (missing, verdict.node) < best[:2]:
-            best = (missing, verdict.node, fits)
-    if best is None:
-        return None
-    _, node, fits = best
-    spoken = ", ".join(f"{amount} {dimension}" for dimension, amount in fits.items())
-    return {"kind": "request", "node": node, "at_most": fits, "sentence": f"ask for at most {spoken}: {node} has that"}
-
-
-def _fitting(state: State, request: Request, node: NodeId) -> tuple[dict[str, int], int]:
-    """The dimensions in which the node is short with what it has, and how much is missing in thousandths."""
-    free = free_now(state, state.cluster.nodes[node], request.reservation)
-    fits: dict[str, int] = {}
-    missing = 0
-    for dimension, asked in request.charge.dimensions():
-        there = max(0, free.amount(dimension))
-        if asked > there:
-            fits[dimension] = there
-            missing += 1000 * (asked - there) // asked
-    return fits, missing
+def counted(nodes: Collection[NodeVerdict]) -> dict[str, Any]:
+    """How many nodes were looked at, how many could take it, and why not the others, each under its first reason."""
+    first = Counter(one.reasons[0].code for one in nodes if one.reasons)
+    return {
+        "examined": len(nodes),
+        "feasible": sum(one.feasible for one in nodes),
+        "counts": {code.value: first[code] for code in sorted(first, key=PRECEDENCE.__getitem__)},
+    }

@@ -6,6 +6,7 @@ same answer in every process. Next in the walk: `evaluation`, which makes a prop
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from berth.ids import AllocationId, Attempt, NodeId, allocation_id
 from berth.messages.commands import EvaluationItem
@@ -113,10 +114,16 @@ def _unused_name(request: Request, index: int, used: Collection[AllocationId]) -
 
 
 def node_verdicts(
-    state: State, request: Request, *, at: int, attempt: Attempt = Attempt(1), seed: str = ""
+    state: State,
+    request: Request,
+    *,
+    at: int,
+    attempt: Attempt = Attempt(1),
+    seed: str = "",
+    board: Board | None = None,
 ) -> tuple[NodeVerdict, ...]:
     """Every node as it is before the first instance: all its reasons, or its score; by node id. Ignores quotas."""
-    board = Board(state)
+    board = board or Board(state)
     board.renew()
     search = search_for(board, request, at=at, attempt=attempt, seed=seed)
     feasible = [] if reservation_reason(state, request) is not None else search.feasible()
@@ -131,3 +138,24 @@ def node_verdicts(
         )
         for position, node in enumerate(board.nodes)
     )
+
+
+def score_table(
+    board: Board, request: Request, *, at: int, attempt: Attempt, seed: str, most: int
+) -> list[dict[str, Any]]:
+    """The `most` best nodes for the first instance, best first: the final score, who said what, with which weight."""
+    board.renew()
+    search = search_for(board, request, at=at, attempt=attempt, seed=seed)
+    if reservation_reason(board.state, request) is not None:
+        return []
+    feasible = search.feasible()
+    spoken, final = search.spoken(feasible), dict(zip(feasible, search.scores(feasible), strict=True))
+    place_of = {position: place for place, position in enumerate(feasible)}
+    return [
+        {
+            "node": board.ids[position],
+            "score": final[position],
+            "parts": {name: {"score": scores[place_of[position]], "weight": weight} for name, weight, scores in spoken},
+        }
+        for position in search.ranked()[:most]
+    ]

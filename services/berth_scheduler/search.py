@@ -71,24 +71,29 @@ class Search:
 
     def scores(self, positions: list[int]) -> list[int]:
         """The final score of each, compared with the others (R12, R24, R48)."""
+        spoken = [(weight, scores) for _, weight, scores in self.spoken(positions)]
+        return blended(spoken) if spoken else [0] * len(positions)
+
+    def spoken(self, positions: list[int]) -> list[tuple[str, int, list[int]]]:
+        """Who has something to say about these positions: name, weight, and a score for each."""
         rooms = [room for position in positions if (room := self.shape.rooms[position]) is not None]
         nodes = [self.board.nodes[position] for position in positions]
         weights = weights_of(self.request.strategy)
-        spoken: list[tuple[int, list[int]]] = []
+        spoken: list[tuple[str, int, list[int]]] = []
         if self.request.strategy is Strategy.RANDOM:
             drawn = [chance(self.request, self.attempt, node.id, self.seed) for node in nodes]
-            spoken.append((weights.strategy, drawn))
+            spoken.append(("strategy", weights.strategy, drawn))
         elif rooms and rooms[0].strategy is not None:
-            spoken.append((weights.strategy, [room.strategy or 0 for room in rooms]))
+            spoken.append(("strategy", weights.strategy, [room.strategy or 0 for room in rooms]))
         if self.shape.prefers:
-            spoken.append((weights.preferred, by_largest([room.preferred for room in rooms])))
+            spoken.append(("preferred", weights.preferred, by_largest([room.preferred for room in rooms])))
         if self.around is not None and self.around.near:
-            spoken.append((weights.affinity, by_largest([self.around.preference(node) for node in nodes])))
+            spoken.append(("affinity", weights.affinity, by_largest([self.around.preference(node) for node in nodes])))
         if self.around is not None and self.around.even:
-            spoken.append((weights.spread, by_fewest([self.around.crowd(node) for node in nodes])))
+            spoken.append(("spread", weights.spread, by_fewest([self.around.crowd(node) for node in nodes])))
         if any(room.intolerable for room in rooms):
-            spoken.append((weights.taints, by_fewest([room.intolerable for room in rooms])))
-        return blended(spoken) if spoken else [0] * len(positions)
+            spoken.append(("taints", weights.taints, by_fewest([room.intolerable for room in rooms])))
+        return spoken
 
     def _is_plain(self) -> bool:
         """Whether the strategy alone speaks, so that its score is the final one."""

@@ -69,9 +69,12 @@ def _whom(term: AffinityTerm, request: Request) -> tuple[Selector, str]:
 
 
 def _is_satisfiable(conditions: Iterable[Constraint]) -> bool:
-    """Whether some value of the label, or its absence, meets them all."""
-    those = list(conditions)
-    return any(all(is_met(one, value) for one in those) for value in _values(those))
+    return any(True for _ in satisfying(list(conditions)))
+
+
+def satisfying(conditions: list[Constraint]) -> Iterator[str | None]:
+    """Values of one key, or None for its absence, that meet all `conditions` on it; at least one, if there are any."""
+    return (value for value in _values(conditions) if all(is_met(one, value) for one in conditions))
 
 
 def _values(conditions: list[Constraint]) -> Iterator[str | None]:

@@ -8,8 +8,7 @@ from berth.messages.events import RequestQueued, Transaction, Wake, WakeOn, abou
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
 from berth_cell.explain import explain
-from berth_cell.plan import plan
-from tests.builders import T0, TEAM_A, a_node, a_quota, a_request, a_state, placed, submitted
+from tests.builders import T0, TEAM_A, a_node, a_request, a_state, placed, submitted
 
 
 def queued(request: Request, *reasons: Reason) -> Transaction:
@@ -33,32 +32,26 @@ def test_every_node_is_named_with_its_reasons() -> None:
     ]
 
 
-def test_the_smallest_change_of_the_request_is_one_that_places_it() -> None:
-    waiting = a_request("big", cpu=8_000)
-    state = a_state(a_node("n1", cpu=4_000), a_node("n2", cpu=5_000), queued(waiting, SHORT_OF_CPU))
+def test_what_was_looked_at_adds_up_and_the_best_nodes_say_why() -> None:
+    preference = {"key": "disk", "operator": "equals", "values": ["ssd"], "mode": "preferred", "weight": 5}
+    web = a_request("web", cpu=2_000, constraints=[preference])
+    state = a_state(
+        a_node("n1", cpu=4_000),
+        a_node("n2", cpu=8_000, labels={"disk": "ssd"}),
+        a_node("n3", cpu=1_000),
+        placed(web, "n1"),
+    )
 
-    change = explain(state, waiting.key, at_ms=T0)["change"]
+    told = explain(state, web.key, at_ms=T0)
 
-    assert (change["node"], change["at_most"]) == ("n2", {"cpu_millicores": 5_000})
-    smaller = a_request("smaller", cpu=change["at_most"]["cpu_millicores"])
-    assert plan(state, [smaller], at_ms=T0).decisions[0].allocations[0].node == "n2"
-
-
-def test_a_quota_that_blocks_is_what_has_to_change() -> None:
-    reason = Reason(code=ReasonCode.QUOTA_HARD, dimension="cpu_millicores", needed=3_000, best_available=1_000)
-    waiting = a_request(cpu=3_000)
-    state = a_state(a_node(), a_quota(hard={"cpu_millicores": 4_000}), queued(waiting, reason))
-
-    change = explain(state, waiting.key, at_ms=T0)["change"]
-
-    assert (change["kind"], change["namespace"], change["raise_by"]) == ("quota", TEAM_A, 2_000)
-
-
-def test_a_node_that_only_another_rule_keeps_away_is_no_reason_to_ask_for_less() -> None:
-    picky = a_request(cpu=8_000, constraints=[{"key": "disk", "operator": "exists"}])
-    state = a_state(a_node("n1"), queued(picky, Reason(code=ReasonCode.INFEASIBLE)))
-
-    assert explain(state, picky.key, at_ms=T0)["change"] is None
+    assert (told["examined"], told["feasible"], told["counts"]) == (3, 2, {"insufficient_cpu": 1})
+    scores = {one["node"]: one["score"] for one in told["nodes"]}
+    assert [one["node"] for one in told["best"]] == ["n2", "n1"]
+    for one in told["best"]:
+        parts = one["parts"].values()
+        weighted = sum(part["score"] * part["weight"] for part in parts)
+        assert one["score"] == scores[one["node"]] == weighted // sum(part["weight"] for part in parts), "R48"
+    assert told["best"][0]["parts"]["preferred"] == {"score": 1000, "weight": 1}
 
 
 def test_a_placed_request_is_judged_as_if_it_were_placed_anew_and_nothing_changes() -> None:
