@@ -57,11 +57,17 @@ def waiting(state: State, request: Request) -> None:
     happened(state, (submitted(request), about(request.key, data, attempt=Attempt(1))))
 
 
-def smallest(state: State, request: Request) -> dict[str, Any] | None:
+def proposed(state: State, request: Request) -> dict[str, Any] | None:
     waiting(state, request)
     before = state.digest()
     change = explain(state, request.key, at_ms=T0)["change"]
     assert state.digest() == before, "it was only tried"
+    return change
+
+
+def smallest(state: State, request: Request) -> dict[str, Any]:
+    change = proposed(state, request)
+    assert change is not None
     return change
 
 
@@ -146,7 +152,6 @@ def test_the_least_of_an_amount_that_is_too_much() -> None:
 
     change = smallest(state, big)
 
-    assert change is not None
     assert (change["kind"], change["node"], change["at_most"]) == ("request", "n2", {"cpu_millicores": 5_000})
     assert change["sentence"] == "ask for at most 5000 cpu_millicores: n2 has that"
     assert placed_after(state, big, change)
@@ -158,7 +163,7 @@ def test_an_extended_resource_is_an_amount_like_any_other() -> None:
 
     change = smallest(state, trains)
 
-    assert change is not None and change["at_most"] == {"gpu": 2}
+    assert change["at_most"] == {"gpu": 2}
     assert placed_after(state, trains, change)
 
 
@@ -169,7 +174,6 @@ def test_a_quota_that_blocks_is_what_has_to_change() -> None:
 
     change = smallest(state, web)
 
-    assert change is not None
     assert (change["kind"], change["namespace"], change["dimension"], change["raise_by"]) == (
         "quota",
         TEAM_A,
@@ -217,7 +221,7 @@ def test_r19_the_narrowest_toleration_that_will_do(taints: list[dict[str, Any]],
 
     change = smallest(state, web)
 
-    assert change is not None and change["toleration"] == toleration
+    assert change["toleration"] == toleration
     assert placed_after(state, web, change)
 
 
@@ -238,7 +242,7 @@ def test_a_label_that_is_missing_or_in_the_way(document: dict[str, Any], label: 
 
     change = smallest(state, web)
 
-    assert change is not None and (change["node"], change["key"], change["value"]) == ("n1", *label)
+    assert (change["node"], change["key"], change["value"]) == ("n1", *label)
     assert placed_after(state, web, change)
 
 
@@ -249,7 +253,7 @@ def test_a_point_in_time_at_which_something_ends() -> None:
 
     change = smallest(state, web)
 
-    assert change is not None and (change["kind"], change["at"]) == ("time", "2026-01-01T01:00:00Z")
+    assert (change["kind"], change["at"]) == ("time", "2026-01-01T01:00:00Z")
     assert placed_after(state, web, change)
 
 
@@ -259,7 +263,7 @@ def test_a_reservation_that_has_not_begun_is_waited_for() -> None:
 
     change = smallest(state, drawing)
 
-    assert change is not None and (change["kind"], change["at"]) == ("time", "2026-01-01T01:00:00Z")
+    assert (change["kind"], change["at"]) == ("time", "2026-01-01T01:00:00Z")
     assert placed_after(state, drawing, change)
     assert ReservationId("res1") in state.reservations.reservations
 
@@ -267,7 +271,7 @@ def test_a_reservation_that_has_not_begun_is_waited_for() -> None:
 def test_what_fits_by_now_only_waits_for_its_turn() -> None:
     change = smallest(a_state(a_node("n1")), a_request())
 
-    assert change is not None and change["kind"] == "time"
+    assert change["kind"] == "time"
     assert change["sentence"] == "wait: it fits now, and is placed when its turn comes"
 
 
@@ -281,7 +285,6 @@ def test_the_lowest_priority_from_which_on_it_preempts() -> None:
 
     change = smallest(state, web)
 
-    assert change is not None
     assert (change["kind"], change["priority"]) == ("preemption", 71)
     assert placed_after(state, web, change)
 
@@ -299,13 +302,13 @@ def test_fewer_instances() -> None:
 
 def test_another_namespaces_request_that_keeps_it_away_would_have_to_leave() -> None:
     state = a_state(a_node("n1"))
-    term = {"match_labels": {}, "topology_key": "node", "namespaces": [TEAM_A]}
+    term: dict[str, Any] = {"match_labels": {}, "topology_key": "node", "namespaces": [TEAM_A]}
     happened(state, placed(a_request("hermit", namespace="team-b", anti_affinity=[term]), "n1"))
     web = a_request()
 
     change = smallest(state, web)
 
-    assert change is not None and (change["kind"], change["request"]) == ("release", "hermit")
+    assert (change["kind"], change["request"]) == ("release", "hermit")
     assert placed_after(state, web, change)
 
 
@@ -321,7 +324,7 @@ def test_r5_of_two_rules_that_contradict_each_other_one_is_left_out() -> None:
 
 
 def test_where_no_single_change_would_do_none_is_named() -> None:
-    assert smallest(a_state(), a_request()) is None
+    assert proposed(a_state(), a_request()) is None
 
 
 # --- any cluster -------------------------------------------------------------------------------------------------
@@ -339,7 +342,7 @@ def test_whatever_the_cluster_the_change_that_is_named_places_the_request(
     if now.status is RequestStatus.PLACED:
         return
 
-    change = smallest(state, request_)
+    change = proposed(state, request_)
 
     if change is not None:
         assert placed_after(state, request_, change), change
