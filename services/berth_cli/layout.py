@@ -33,6 +33,7 @@ class Wish:
 
     raft: int | None = None
     schedulers: int = 2
+    quotas: int = 2
     nodes: int = 20
     workload: bool = True
     port: int = 4222
@@ -118,7 +119,7 @@ def _roles(
             members,
             {"MEMBERS": _as_json(members), "WATCH_NKEY_FILE": str(seed_file(folder.keys, subjects.WATCH))},
         ),
-        (subjects.QUOTA, ("quota-1",), {}),
+        (subjects.QUOTA, tuple(f"quota-{number}" for number in range(1, wish.quotas + 1)), {}),
         (subjects.SCHEDULER, tuple(f"scheduler-{number}" for number in range(1, wish.schedulers + 1)), {}),
         (subjects.RESERVATION, ("reservation-1",), {}),
         (subjects.CONSOLE, ("console",), {"PORT": str(addresses.console_port)}),

@@ -30,6 +30,12 @@ class ServiceState:
         return self.metadata.get("leader") == "true"
 
     @property
+    def active(self) -> bool | None:
+        """Whether it is the quota service that does the work; None where no process stands by for another."""
+        told = self.metadata.get("active")
+        return None if told is None else told == "true"
+
+    @property
     def sequence(self) -> int | None:
         """How far it has read the ledger, where it says so."""
         told = self.metadata.get("sequence") or self.metadata.get("mirror_sequence") or ""

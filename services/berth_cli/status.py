@@ -76,9 +76,11 @@ def described(
     known = {process.name for process in recorded}
     rows += [_answered(state) for name, state in sorted(states.items()) if name not in known]
     leader = next((state.user for state in states.values() if state.leads), None)
+    active = next((state.user for state in states.values() if state.active), None)
     return {
         "ready": leader is not None and all(row["ready"] for row in rows),
         "leader": leader,
+        "active_quota": active,
         "phase": None if progress is None else progress.phase.value,
         "processes": rows,
     }
@@ -91,6 +93,7 @@ def _row(process: RunningProcess, state: ServiceState | None, progress: Progress
         "name": process.name,
         "pid": process.pid,
         "ready": silent or (state is not None and state.ready),
+        "active": None if state is None else state.active,
         "sequence": None if state is None else state.sequence,
         "restarts": 0 if progress is None else progress.restarts.get(process.name, 0),
     }
@@ -104,15 +107,24 @@ def _answered(state: ServiceState) -> dict[str, Any]:
         "name": state.user,
         "pid": None,
         "ready": state.ready,
+        "active": state.active,
         "sequence": state.sequence,
         "restarts": None,
     }
 
 
+_SPOKEN: Mapping[tuple[str, object], str] = {
+    ("ready", True): "yes",
+    ("active", True): "active",
+    ("active", False): "standby",
+}
+
+
 def _print(told: dict[str, Any]) -> None:
     waiting = [row["name"] for row in told["processes"] if not row["ready"]]
     if told["ready"]:
-        print_lines(f"ready: {told['leader']} leads, {len(told['processes'])} processes")
+        quota = f", {told['active_quota']} is the active quota service" if told["active_quota"] else ""
+        print_lines(f"ready: {told['leader']} leads{quota}, {len(told['processes'])} processes")
     elif waiting:
         print_lines(f"not ready: waiting for {', '.join(waiting)}")
     else:
@@ -120,6 +132,6 @@ def _print(told: dict[str, Any]) -> None:
     print_lines(f"  bus      {told['nats_url']}")
     if told["console_url"]:
         print_lines(f"  console  {told['console_url']}")
-    columns = ("role", "name", "pid", "ready", "sequence", "restarts")
-    rows = [["yes" if row[name] is True else row[name] for name in columns] for row in told["processes"]]
+    columns = ("role", "name", "pid", "ready", "active", "sequence", "restarts")
+    rows = [[_SPOKEN.get((name, row[name]), row[name]) for name in columns] for row in told["processes"]]
     print_lines(*table(columns, rows))

@@ -201,7 +201,7 @@ class Supervisor:
         for taken in (port, port + 1) if port else ():
             _expect_free(taken)
         settings = ServerSettings(store=folder.store, port=port or ANY_PORT, monitor_port=ANY_PORT)
-        size = bootstrap.Size(raft=raft, schedulers=self._wish.schedulers)
+        size = bootstrap.Size(raft=raft, schedulers=self._wish.schedulers, quotas=self._wish.quotas)
         configuration = bootstrap.prepare(folder, settings, size)
         program = nats_server.find_server()
 

@@ -58,6 +58,9 @@ def up(
         int | None, typer.Option(min=0, help="Number of demo nodes; no demo workload then.", show_default="20")
     ] = None,
     schedulers: Annotated[int, typer.Option(min=1, help="Number of schedulers.")] = 2,
+    quotas: Annotated[
+        int, typer.Option(min=1, help="Number of quota services; one is active, the others take over.")
+    ] = 2,
     raft: Annotated[
         int | None, typer.Option(help="Number of raft nodes: 1, 3 or 5.", show_default="3, or as many as there were")
     ] = None,
@@ -79,6 +82,7 @@ def up(
     wish = Wish(
         raft=raft,
         schedulers=schedulers,
+        quotas=quotas,
         nodes=0 if empty else 20 if nodes is None else nodes,
         workload=not empty and nodes is None,
         port=port,

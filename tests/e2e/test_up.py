@@ -47,6 +47,7 @@ def test_the_description_names_every_process_and_how_to_sign_in(shared_cluster: 
         "raft-2": "raft",
         "raft-3": "raft",
         "quota-1": "quota",
+        "quota-2": "quota",
         "scheduler-1": "scheduler",
         "scheduler-2": "scheduler",
         "reservation-1": "reservation",

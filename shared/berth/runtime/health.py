@@ -19,16 +19,24 @@ _REASONS = {200: "OK", 404: "Not Found", 503: "Service Unavailable"}
 
 WhyNotReady = Callable[[], str | None]
 """None when ready, else what is missing, for people."""
+IsActive = Callable[[], bool | None]
+"""Whether the process does the work, or stands by and is as ready; None where nobody stands by for anybody."""
 
 
-async def serve(port: int, why_not_ready: WhyNotReady, *, host: str = "127.0.0.1") -> asyncio.Server:
+def _nobody_stands_by() -> None:
+    return None
+
+
+async def serve(
+    port: int, why_not_ready: WhyNotReady, *, is_active: IsActive = _nobody_stands_by, host: str = "127.0.0.1"
+) -> asyncio.Server:
     """Listen on `port` (0: any free one, see the server's sockets)."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(response(head.split(b"\r\n", 1)[0], why_not_ready()))
+                writer.write(response(head.split(b"\r\n", 1)[0], why_not_ready(), active=is_active()))
                 await writer.drain()
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return  # whoever asked went away, or asked nothing that has an answer
@@ -38,7 +46,7 @@ async def serve(port: int, why_not_ready: WhyNotReady, *, host: str = "127.0.0.1
     return await asyncio.start_server(answer, host, port, limit=_HEAD_MAX)
 
 
-def response(request_line: bytes, missing: str | None) -> bytes:
+def response(request_line: bytes, missing: str | None, *, active: bool | None = None) -> bytes:
     """The whole HTTP answer to a request that begins with `request_line`."""
     parts = request_line.split()
     path = parts[1] if len(parts) >= 2 and parts[0] in (b"GET", b"HEAD") else b""
@@ -46,6 +54,7 @@ def response(request_line: bytes, missing: str | None) -> bytes:
         status, found = 200, {"alive": True}
     elif path == b"/readyz":
         status, found = (200, {"ready": True}) if missing is None else (503, {"ready": False, "why": missing})
+        found |= {} if active is None else {"active": active}
     else:
         status, found = 404, {"paths": ["/livez", "/readyz"]}
     body = json.dumps(found).encode()

@@ -111,7 +111,7 @@ async def _serve(
         await stack.enter_async_context(beside(state.why_not_ready))
         stack.push_async_callback(asyncio.to_thread, exported.close)
         if settings.health_port is not None:
-            server = await health.serve(settings.health_port, state.why_not_ready)
+            server = await health.serve(settings.health_port, state.why_not_ready, is_active=state.is_active)
             stack.callback(server.close)
         bus = await connect(settings, on_lost, stop)
         if bus is None:
@@ -134,6 +134,9 @@ class _State:
 
     def why_not_ready(self) -> str | None:
         return "connecting" if self.runner is None else self.runner.why_not_ready()
+
+    def is_active(self) -> bool | None:
+        return None if self.runner is None else self.runner.is_active
 
 
 async def connect(settings: ServiceSettings, lost: Callable[[str], None], stop: asyncio.Event) -> NatsBus | None:
@@ -222,3 +225,5 @@ def _observe(runner: Runner) -> None:
     telemetry.observe("berth.inbox.messages", lambda: [(runner.waiting, {})])
     telemetry.observe("berth.ready", lambda: [(int(runner.why_not_ready() is None), {})])
     telemetry.observe("berth.halted", lambda: [(int(runner.halted is not None), {})])
+    if runner.is_active is not None:
+        telemetry.observe("berth.quota.active", lambda: [(int(bool(runner.is_active)), {})])

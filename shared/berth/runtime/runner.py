@@ -122,6 +122,13 @@ class Runner:
         return found
 
     @property
+    def is_active(self) -> bool | None:
+        """Whether this process does the work of those that stand by for each other; None where there is nothing to
+        stand by for.
+        """
+        return None if self._around.queue is None else self._around.queue.pinned
+
+    @property
     def foreign(self) -> int:
         """Messages in the ledger's stream that are no records of it."""
         return self._follower.foreign

@@ -28,6 +28,7 @@ def test_a_cluster_has_every_service_and_its_demo_nodes() -> None:
         "raft-2",
         "raft-3",
         "quota-1",
+        "quota-2",
         "scheduler-1",
         "scheduler-2",
         "reservation-1",
