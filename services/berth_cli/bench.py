@@ -13,11 +13,13 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from berth import subjects
 from berth.client import Cluster, connect
 from berth.errors import BerthError
 from berth.messages.decisions import Decision
@@ -174,11 +176,31 @@ def pipeline(
 # --- failover -------------------------------------------------------------------------------------------
 
 
+class Killed(StrEnum):
+    """Whose processes a failover is measured of."""
+
+    RAFT = "raft"
+    QUOTA = "quota"
+
+
+_FLOOR_OF = {
+    Killed.RAFT: ("election_timeout_min", 150),
+    Killed.QUOTA: ("pin_timeout", subjects.PIN_TIMEOUT_SECONDS * 1000),
+}
+
+
 @app.command("failover")
-def failover(kills: int = 20, nodes: int = 20, as_json: Json = False) -> None:
-    """`kill -9` of the leader: from the kill to the next committed decision that a client sees."""
+def failover(
+    kills: int = 20,
+    nodes: int = 20,
+    of: Annotated[
+        Killed, typer.Option("--of", help="raft: the leader; quota: the active quota service.")
+    ] = Killed.RAFT,
+    as_json: Json = False,
+) -> None:
+    """`kill -9` of the one that does the work: from the kill to the next committed decision that a client sees."""
     with own_cluster(nodes=nodes) as folder:
-        took, lost = asyncio.run(_kill_leaders(folder, kills))
+        took, lost = asyncio.run(_kill_one_after_another(folder, kills, of))
         audited = asyncio.run(audit_cluster(Target(folder=folder)))
     floors = asyncio.run(measure_floors())
     figures = {
@@ -191,19 +213,21 @@ def failover(kills: int = 20, nodes: int = 20, as_json: Json = False) -> None:
         "doubled": audited["doubled"],
         "violations": len(audited["violations"]),
     }
-    ratios = {"p50_over_election_timeout_min": figures["p50_ms"] / 150}
-    _report("failover", {"kills": kills, "nodes": nodes}, figures, floors, as_json=as_json, ratios=ratios)
+    over, floor_ms = _FLOOR_OF[of]
+    ratios = {f"p50_over_{over}": figures["p50_ms"] / floor_ms}
+    parameters = {"kills": kills, "nodes": nodes, "of": of.value}
+    _report("failover", parameters, figures, floors, as_json=as_json, ratios=ratios)
 
 
-async def _kill_leaders(folder: Path, kills: int) -> tuple[list[float], int]:
+async def _kill_one_after_another(folder: Path, kills: int, of: Killed) -> tuple[list[float], int]:
     """A request every 5 ms all the time. A decision counts for a kill when its request was submitted after it."""
     url, seed = _address(folder)
     took: list[float] = []
     async with connect(url, nkey=seed) as cluster:
         await cluster.submit(a_request("warm-up"))
         for number in range(kills):
-            leader = await _settled_leader(cluster, folder)
-            pid = _pid_of(folder, leader)
+            settled = _settled_leader if of is Killed.RAFT else _settled_quota
+            pid = _pid_of(folder, await settled(cluster, folder))
             os.kill(pid, signal.SIGKILL)
             killed = time.perf_counter()
             pending = [
@@ -228,6 +252,18 @@ async def _settled_leader(cluster: Cluster, folder: Path) -> str:
         agreed = len(members) == 3 and len(leaders) == 1 and len({one["term"] for one in members}) == 1
         if agreed and _is_alive(_pid_of(folder, leaders[0])):
             return str(leaders[0])
+        await asyncio.sleep(0.05)
+
+
+async def _settled_quota(cluster: Cluster, folder: Path) -> str:
+    """The active quota service, once another one is ready to take over from it."""
+    while True:
+        answers = await cluster.gather("$SRV.PING.berth-quota", b"", seconds=0.5, enough=2)
+        found = [json.loads(answer)["metadata"] for answer in answers]
+        active = [one["user"] for one in found if one["active"] == "true"]
+        ready = len(found) == 2 and all(one["ready"] == "true" for one in found)
+        if ready and len(active) == 1 and _is_alive(_pid_of(folder, active[0])):
+            return str(active[0])
         await asyncio.sleep(0.05)
 
 

@@ -28,6 +28,8 @@ from berth.runtime import telemetry, traceparent
 from berth.wire import codec
 
 ASK_EVERY_SECONDS = 2.0
+LOOK_EVERY_SECONDS = 0.25
+"""How late a request may be asked for at most: what was in the hands of a process that died waits for no more."""
 BATCH_BYTES_MAX = 512 * 1024
 TRACED_PER_BATCH = 64
 """Their contexts travel in a header, and headers stay within 4 KiB (RAFT section 6)."""
@@ -282,7 +284,7 @@ class Submissions:
         """What has no decision for a while is asked for, and submitted again where nobody knows it."""
         while True:
             with contextlib.suppress(TimeoutError):  # nothing happened meanwhile: the next round
-                async with asyncio.timeout(ASK_EVERY_SECONDS):
+                async with asyncio.timeout(LOOK_EVERY_SECONDS):
                     await self._ask_now.wait()
             now = asyncio.get_running_loop().time()
             everybody = self._ask_now.is_set()
