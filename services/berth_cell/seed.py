@@ -174,7 +174,9 @@ def _node(node: Node) -> Transaction:
     )
     events = [Event(data)]
     if not node.schedulable or node.draining:
-        events.append(Event(NodeChanged(node=node.id, schedulable=node.schedulable, draining=node.draining)))
+        until = node.drain.until if node.drain else None
+        changed = NodeChanged(node=node.id, schedulable=node.schedulable, draining=node.draining, drain_until=until)
+        events.append(Event(changed))
     if node.state is NodeState.LOST:
         events.append(Event(NodeLost(node=node.id)))
     return tuple(events)

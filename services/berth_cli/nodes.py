@@ -6,7 +6,7 @@ import typer
 
 from berth.errors import NotFound
 from berth.ids import NodeId
-from berth.messages.commands import SetNode
+from berth.messages.node_commands import SetNode
 from berth_cli.connection import on
 from berth_cli.context import Target, on_cluster
 from berth_cli.output import note, print_json, print_lines, table

@@ -269,8 +269,9 @@ class RaftNode:
 
     def _heartbeat(self, envelope: Envelope) -> None:
         tokens = subjects.NODE_HEARTBEAT.tokens(envelope.subject)
-        if tokens is not None and NodeId(tokens["node"]) in self.leadership.state.cluster.nodes:
-            self._hearing.heard(NodeId(tokens["node"]), self._clock.monotonic_us() // 1000)
+        if tokens is not None:
+            known = self.leadership.state.cluster.nodes
+            self._hearing.heard(NodeId(tokens["node"]), self._clock.monotonic_us() // 1000, known=known)
 
     def _may_be_lost(self, node: NodeId) -> bool:
         nodes = len(self.leadership.state.cluster.nodes)

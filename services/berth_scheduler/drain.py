@@ -1,10 +1,10 @@
 """Emptying a node that is being drained: each request's instances move to other nodes in one transaction.
 
-Nothing is evicted before there is another place for it; what has none stays and is tried again. Only live,
-placed work is touched. A request that must not be rescheduled ends here.
+Nothing is evicted before there is another place for it; what has none stays and is tried again, until the
+drain's deadline, if it has one: then it is evicted all the same. Only live, placed work is touched. A request
+that must not be rescheduled ends: at the deadline, or without one at once.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from berth.ids import Attempt, NodeId, RequestKey
@@ -21,8 +21,9 @@ from berth.messages.events import (
 from berth.messages.reasons import ReasonCode
 from berth.messages.requests import Request, Reschedule
 from berth.model.charging import draws_on
-from berth.model.cluster import Allocation, AllocationState
+from berth.model.cluster import Allocation, AllocationState, Drain
 from berth.model.ledger import State
+from berth.model.queue import RequestState
 from berth_scheduler.board import Board
 from berth_scheduler.departure import Cause, departures
 from berth_scheduler.placement import instance_names
@@ -39,20 +40,25 @@ class Move:
     placed: tuple[AllocationPlaced, ...] = ()
 
 
-def to_be_moved(state: State) -> Iterator[RequestKey]:
-    """The requests with placed instances on draining nodes, by node and allocation."""
-    found: dict[RequestKey, None] = {}
-    for name in sorted(node.id for node in state.cluster.nodes.values() if node.draining):
+def to_be_moved(state: State, at: int) -> dict[RequestKey, bool]:
+    """The requests with placed instances on draining nodes, by node and allocation; true where a deadline has passed
+    at `at` (milliseconds UTC).
+    """
+    found: dict[RequestKey, bool] = {}
+    draining = {node.id: node.drain for node in state.cluster.nodes.values() if node.drain is not None}
+    for name in sorted(draining):
+        is_due = draining[name].is_overdue_at(at)
         for _, allocation in sorted(state.cluster.on_node(name).items()):
             if allocation.state is AllocationState.PLACED:
-                found[allocation.request_key] = None
-    yield from found
+                found[allocation.request_key] = is_due or found.get(allocation.request_key, False)
+    return found
 
 
 def move(board: Board, key: RequestKey, *, at: int, seed: str, evict: bool = False) -> Move | None:
     """Move what can be moved of the request away from draining nodes at `at` (milliseconds UTC).
 
-    None: nothing is left to move, or nothing fits anywhere now. `evict`: do not wait for a place.
+    What has no other place is evicted once the deadline of its node's drain has passed. `evict`: do not look for
+    a place; without a deadline, do not wait for one either. None: nothing is left to move, or it has to wait.
     """
     state = board.state
     known = state.queue.requests.get(key)
@@ -61,11 +67,10 @@ def move(board: Board, key: RequestKey, *, at: int, seed: str, evict: bool = Fal
         return None
     request = known.request
     if evict or request.reschedule is Reschedule.NEVER:
-        (group,) = departures(state, leaving, Cause(how=How.EVICTED, reason=ReasonCode.DRAINED, at=at))
-        return Move(request=request, attempt=known.attempt, transaction=group)
+        return _evicted(state, known, [one for one in leaving if not _drain(state, one).waits_at(at)], at)
     nodes = _other_nodes(board, request, leaving, at=at, attempt=known.attempt, seed=seed)
     if not nodes:
-        return None
+        return _evicted(state, known, [one for one in leaving if _drain(state, one).is_overdue_at(at)], at)
     leaving = leaving[: len(nodes)]
     names = instance_names(state, request, len(nodes), leaving={one.id for one in leaving})
     placed = tuple(
@@ -74,6 +79,20 @@ def move(board: Board, key: RequestKey, *, at: int, seed: str, evict: bool = Fal
     events = (_leave(request, leaving, at), RequestPlaced(allocations=placed))
     transaction = tuple(about(key, data, attempt=known.attempt, traceparent=known.traceparent) for data in events)
     return Move(request=request, attempt=known.attempt, transaction=transaction, placed=placed)
+
+
+def _drain(state: State, allocation: Allocation) -> Drain:
+    drain = state.cluster.nodes[allocation.node].drain
+    assert drain is not None, "it stands on a node that is being drained"
+    return drain
+
+
+def _evicted(state: State, known: RequestState, leaving: list[Allocation], at: int) -> Move | None:
+    """They leave for no other place; their request waits again, if it says so, or has ended."""
+    if not leaving:
+        return None
+    (group,) = departures(state, leaving, Cause(how=How.EVICTED, reason=ReasonCode.DRAINED, at=at))
+    return Move(request=known.request, attempt=known.attempt, transaction=group)
 
 
 def _leaving(state: State, key: RequestKey) -> list[Allocation]:

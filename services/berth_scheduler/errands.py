@@ -27,8 +27,8 @@ FINAL = frozenset(
 ErrandName = tuple[object, ...]
 """What it is about: the same name is the same errand."""
 
-NextStep = Callable[[State, int], Step | Move | None]
-"""What to propose next on a view at a time (milliseconds UTC); None: the view shows it done."""
+NextStep = Callable[[State, int], Step | Move | Refusal | None]
+"""What to propose next on a view at a time (milliseconds UTC); None: the view shows it done; or why it must not be."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -100,6 +100,9 @@ class Errands:
             step = errand.next_step(self.state, now_ms)
             if step is None:
                 self._done(errand, sequence=errand.committed)
+                continue
+            if isinstance(step, Refusal):
+                self._done(errand, refusal=step)
                 continue
             errand.move = step if isinstance(step, Move) else None
             errand.last = True if isinstance(step, Move) else step.last

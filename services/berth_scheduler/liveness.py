@@ -23,12 +23,24 @@ class Silence:
 
 @dataclass(slots=True)
 class Pulse:
-    """When each node was last heard. A node that this process has not known for long counts as just heard."""
+    """When each node was last heard. A node that this process has not known for long counts as just heard.
+
+    Only nodes that are registered stand here: whoever calls `heard` has looked, and `forget`s those that leave.
+    """
 
     _heard: dict[NodeId, int] = field(default_factory=dict[NodeId, int])
 
+    @property
+    def nodes(self) -> list[NodeId]:
+        """Those of which this process remembers when they were heard."""
+        return sorted(self._heard)
+
     def heard(self, node: NodeId, now_ms: int) -> None:
         self._heard[node] = now_ms
+
+    def forget(self, node: NodeId) -> None:
+        """It has left; should it come again, it counts as just heard."""
+        self._heard.pop(node, None)
 
     def began(self, nodes: Iterable[NodeId], now_ms: int) -> None:
         """This process listens from now on: every node gets a full period, whatever was before."""

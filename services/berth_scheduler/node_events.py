@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from berth.ids import AllocationKey, NodeId
-from berth.messages.commands import NodeRegister, NodeStopped, SetNode
+from berth.messages.commands import NodeRegister, NodeStopped, Refusal, RefusalCode
 from berth.messages.documents import NodeDocument, NodeState
 from berth.messages.events import (
     Event,
@@ -19,6 +19,7 @@ from berth.messages.events import (
     NodeRegistered,
     Transaction,
 )
+from berth.messages.node_commands import RemoveNode, SetNode
 from berth.messages.reasons import ReasonCode
 from berth.model.cluster import Allocation, AllocationState, Node
 from berth.model.event_rules import lost_toleration_seconds
@@ -26,6 +27,9 @@ from berth.model.ledger import State
 from berth.model.no_execute import leaves_at
 from berth.resources import DEFAULT_INSTANCES, Resources
 from berth_scheduler.departure import Cause, departures, packed
+
+NAMED_MAX = 3
+"""Allocations that a refusal names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +101,10 @@ def leave(node: NodeId, state: State, now_ms: int) -> Step | None:
     if known.state is NodeState.LOST:
         groups = departures(state, running, Cause(how=How.LOST, reason=ReasonCode.LOST_WITH_NODE, at=now_ms))
         return _whole_at_last(packed(groups), left)
-    draining = () if known.draining else (Event(NodeChanged(node=node, draining=True)),)
-    at_once = Cause(how=How.EVICTED, reason=ReasonCode.DRAINED, at=now_ms, graceful=False)
-    return _whole_at_last(packed(departures(state, running, at_once), first=draining), left)
+    at_once = known.drain is not None and known.drain.until is None
+    draining = () if at_once else (Event(NodeChanged(node=node, draining=True)),)
+    cause = Cause(how=How.EVICTED, reason=ReasonCode.DRAINED, at=now_ms, graceful=False)
+    return _whole_at_last(packed(departures(state, running, cause), first=draining), left)
 
 
 def _whole_at_last(parts: list[Transaction], end: Transaction) -> Step:
@@ -133,17 +138,39 @@ def _key(name: str) -> AllocationKey:
 # --- operators --------------------------------------------------------------------------------------------------
 
 
-def set_node(command: SetNode, state: State) -> Step | None:
-    """Cordon, uncordon, start or stop a drain: only what is not so already."""
+def set_node(command: SetNode, until: int | None, state: State) -> Step | None:
+    """Cordon, uncordon, start or stop a drain: only what is not so already. `until`: the drain's deadline."""
     node = state.cluster.nodes.get(command.node)
     if node is None:
         return None
     schedulable = None if command.schedulable == node.schedulable else command.schedulable
-    draining = None if command.draining == node.draining else command.draining
+    is_so = command.draining == node.draining and (node.drain is None or node.drain.until == until)
+    draining = None if is_so else command.draining
     if schedulable is None and draining is None:
         return None
-    changed = NodeChanged(node=node.id, schedulable=schedulable, draining=draining)
+    drain_until = until if draining else None
+    changed = NodeChanged(node=node.id, schedulable=schedulable, draining=draining, drain_until=drain_until)
     return Step(transaction=(Event(changed),), last=True)
+
+
+def remove(command: RemoveNode, state: State, now_ms: int) -> Step | Refusal | None:
+    """The node goes for good. With work on it only if the operator insists; that is then evicted at once."""
+    node = state.cluster.nodes.get(command.node)
+    if node is None or command.force:
+        return leave(command.node, state, now_ms)
+    running = running_on(state, node.id)
+    if running:
+        return Refusal(code=RefusalCode.RULE, detail=_still_there(node, running))
+    return Step(transaction=(Event(NodeLeft(node=node.id)),), last=True)
+
+
+def _still_there(node: Node, running: list[Allocation]) -> str:
+    named = ", ".join(f"{one.namespace}/{one.id}" for one in running[:NAMED_MAX])
+    more = f" and {len(running) - NAMED_MAX} more" if len(running) > NAMED_MAX else ""
+    if node.state is NodeState.LOST:
+        return f"{node.id} is lost, and {named}{more} wait for it; force its removal to give them up"
+    advice = "wait until its drain is done" if node.draining else "drain it first"
+    return f"{node.id} still has {named}{more}: {advice}, or force its removal, which evicts them at once"
 
 
 # --- silence ------------------------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from berth.messages.commands import (
     NodeStopped,
     Refusal,
     RefusalCode,
-    SetNode,
 )
 from berth.messages.documents import NodeState
 from berth.messages.envelope import Record
-from berth.messages.events import NodeChanged, NodeLost, NodeRegistered, WakeOn
+from berth.messages.events import NodeChanged, NodeLeft, NodeLost, NodeRegistered, WakeOn
+from berth.messages.node_commands import RemoveNode, SetNode
 from berth.model.cluster import Allocation
 from berth.model.heartbeats import heartbeat_interval_ms
 from berth.model.ledger import State
@@ -34,12 +34,24 @@ from berth_scheduler.drain import Move, move, to_be_moved
 from berth_scheduler.errands import ErrandName, Errands, NextStep
 from berth_scheduler.limits import Limits
 from berth_scheduler.liveness import Pulse
-from berth_scheduler.node_events import Step, leave, lose, outlived, register, running_on, set_node, stopped, tainted
+from berth_scheduler.node_events import (
+    Step,
+    leave,
+    lose,
+    outlived,
+    register,
+    remove,
+    running_on,
+    set_node,
+    stopped,
+    tainted,
+)
 
 MOVES_PER_SWEEP = 256
 """Requests that one sweep begins to move; a drain of more takes several."""
 
 Changes = tuple[Sequence, Sequence]
+Command = NodeRegister | NodeLeave | NodeStopped | SetNode | RemoveNode
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,39 +81,57 @@ class Nodes:
             for event in transaction:
                 if isinstance(event.data, NodeRegistered):
                     self.pulse.heard(event.data.node, now_ms)
+                elif isinstance(event.data, NodeLeft):
+                    self.pulse.forget(event.data.node)
                 if isinstance(event.data, NodeRegistered | NodeChanged | NodeLost):
                     self.sweep_at = now_ms
 
     def beat(self, heartbeat: Heartbeat, now_ms: int) -> None:
-        self.pulse.heard(heartbeat.node, now_ms)
+        """A sign of life. One of a node that nobody registered, or that has left, is nothing to remember."""
+        if heartbeat.node in self.state.cluster.nodes:
+            self.pulse.heard(heartbeat.node, now_ms)
 
-    def command(
-        self, command: NodeRegister | NodeLeave | NodeStopped | SetNode, reply_to: str | None, now_ms: int
-    ) -> list[Effect]:
+    def command(self, command: Command, reply_to: str | None, now_ms: int) -> list[Effect]:
         """Begin what an agent or an operator wants; it is answered when it is committed."""
         step: NextStep
         match command:
             case NodeRegister(node=document):
-                self.pulse.heard(document.id, now_ms)
+                if document.id in self.state.cluster.nodes:
+                    self.pulse.heard(document.id, now_ms)
                 step = partial(register, command)
             case NodeLeave(node=node):
                 step = partial(leave, node)
             case NodeStopped():
                 step = partial(stopped, command)
-            case SetNode(node=node) if node not in self.state.cluster.nodes:
+            case SetNode(node=node) | RemoveNode(node=node) if node not in self.state.cluster.nodes:
                 return [] if reply_to is None else [Reply(to=reply_to, body=_unknown(node))]
             case SetNode():
-                step = partial(_set_node, command)
-        is_admin = isinstance(command, SetNode)
+                step = partial(_set_node, command, self._deadline(command, now_ms))
+            case RemoveNode():
+                step = partial(remove, command)
+        is_admin = isinstance(command, SetNode | RemoveNode)
         self.errands.start(_name(command), step, now_ms, reply_to=reply_to, is_admin=is_admin)
         return []
 
+    def _deadline(self, command: SetNode, now_ms: int) -> int | None:
+        """In the ledger's time, which this process's clock may lag."""
+        seconds = command.deadline_seconds
+        return None if seconds is None else max(self.state.at, now_ms) + seconds * 1000
+
     def allocations(self, node: NodeId) -> NodeAnswer:
-        """What should run on `node`, as of `sequence`; refused where the agent must register (again) first."""
+        """What should run on `node`, as of `sequence`.
+
+        Refused where nothing may run any more: as `not_found` where there is no such node (it never registered, or
+        has left, or was removed), as `rule` where it is lost and must register again, empty.
+        """
         known = self.state.cluster.nodes.get(node)
         interval = heartbeat_interval_ms(len(self.state.cluster.nodes))
-        if known is None or known.state is not NodeState.READY:
-            refusal = Refusal(code=RefusalCode.NOT_FOUND, detail=f"{node} is not ready here: stop all and register")
+        refusal: Refusal | None = None
+        if known is None:
+            refusal = Refusal(code=RefusalCode.NOT_FOUND, detail=f"there is no node {node} (any more)")
+        elif known.state is not NodeState.READY:
+            refusal = Refusal(code=RefusalCode.RULE, detail=f"{node} is lost: stop everything, then register again")
+        if refusal is not None:
             return NodeAnswer(refusal=refusal, sequence=self.state.sequence, heartbeat_ms=interval)
         listed = tuple(_listed(allocation) for allocation in running_on(self.state, node))
         return NodeAnswer(sequence=self.state.sequence, heartbeat_ms=interval, allocations=listed)
@@ -132,12 +162,14 @@ class Nodes:
 
     def _drain(self, now_ms: int) -> None:
         changes = self._changes()
-        keys = list(to_be_moved(self.state))
+        keys = to_be_moved(self.state, max(self.state.at, now_ms))
         self._unmovable = {key: self._unmovable[key] for key in keys if key in self._unmovable}
         begun = 0
-        for key in keys:
+        for key, is_due in keys.items():
             name = ("move", *key)
-            if name in self.errands or key in self.assumptions or self._unmovable.get(key) == changes:
+            if name in self.errands or key in self.assumptions:
+                continue
+            if self._unmovable.get(key) == changes and not is_due:
                 continue
             self.errands.start(name, partial(self._move, key, name), now_ms)
             begun += 1
@@ -149,12 +181,12 @@ class Nodes:
         if key in self.assumptions:
             return None  # it is being placed or moved already
         evict = name in self.errands.evict
+        self.errands.evict.discard(name)
         found = move(self.board, key, at=max(state.at, now_ms), seed=self.seed, evict=evict)
         if found is None:
             self._unmovable[key] = self._changes()
         else:
             self._unmovable.pop(key, None)
-            self.errands.evict.discard(name)
         return found
 
     def _changes(self) -> Changes:
@@ -163,11 +195,11 @@ class Nodes:
         return at((WakeOn.CAPACITY, ""), Sequence(0)), at((WakeOn.NODES, ""), Sequence(0))
 
 
-def _set_node(command: SetNode, state: State, _now_ms: int) -> Step | None:
-    return set_node(command, state)
+def _set_node(command: SetNode, until: int | None, state: State, _now_ms: int) -> Step | None:
+    return set_node(command, until, state)
 
 
-def _name(command: NodeRegister | NodeLeave | NodeStopped | SetNode) -> ErrandName:
+def _name(command: Command) -> ErrandName:
     """What two messages that want the same thing have in common."""
     match command:
         case NodeRegister():
@@ -177,7 +209,9 @@ def _name(command: NodeRegister | NodeLeave | NodeStopped | SetNode) -> ErrandNa
         case NodeStopped():
             return ("stopped", command.node, command.allocations)
         case SetNode():
-            return ("set", command.node, command.schedulable, command.draining)
+            return ("set", command.node, command.schedulable, command.draining, command.deadline_seconds)
+        case RemoveNode():
+            return ("remove", command.node, command.force)
 
 
 def _unknown(node: NodeId) -> AdminAnswer:

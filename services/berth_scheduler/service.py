@@ -18,9 +18,9 @@ from berth.messages.commands import (
     NodeStopped,
     NoResponders,
     ProposalAnswer,
-    SetNode,
 )
 from berth.messages.envelope import Record
+from berth.messages.node_commands import RemoveNode, SetNode
 from berth.model.ledger import State
 from berth.subjects import Subject
 from berth_scheduler.assumed import Assumptions
@@ -58,7 +58,7 @@ class SchedulerService:
             state=self.state, board=board, assumptions=assumptions, limits=limits, seed=seed
         )
         self._errands = Errands(state=self.state, assumptions=assumptions, limits=limits)
-        self._nodes = Nodes(
+        self.nodes = Nodes(
             state=self.state, board=board, assumptions=assumptions, errands=self._errands, limits=limits, seed=seed
         )
 
@@ -72,14 +72,14 @@ class SchedulerService:
         self.state.fold(record)
 
     def started(self, now_ms: int) -> list[Effect]:
-        self._nodes.began(now_ms)
+        self.nodes.began(now_ms)
         return []
 
     def fold(self, record: Record, now_ms: int) -> list[Effect]:
         self._assumptions.lift()
         self.state.fold(record)
         self._evaluations.folded(record)
-        self._nodes.folded(record, now_ms)
+        self.nodes.folded(record, now_ms)
         if record.elected is not None:
             self._placements.leader_elected(now_ms)
             self._steps.leader_elected(now_ms)
@@ -91,7 +91,7 @@ class SchedulerService:
         effects: list[Effect] = []
         match message.body:
             case Heartbeat() as heartbeat:
-                self._nodes.beat(heartbeat, now_ms)
+                self.nodes.beat(heartbeat, now_ms)
             case Evaluation() as evaluation if message.reply_to is not None:
                 self._evaluations.receive(evaluation, message.reply_to, now_ms)
             case ProposalAnswer() as answer:
@@ -100,9 +100,9 @@ class SchedulerService:
                 self._placements.nobody_there(token, now_ms)
                 self._steps.nobody_there(token, now_ms)
             case NodeAllocationsWanted(node=node) if message.reply_to is not None:
-                effects.append(Reply(to=message.reply_to, body=self._nodes.allocations(node)))
-            case NodeRegister() | NodeLeave() | NodeStopped() | SetNode() as command:
-                effects += self._nodes.command(command, message.reply_to, now_ms)
+                effects.append(Reply(to=message.reply_to, body=self.nodes.allocations(node)))
+            case NodeRegister() | NodeLeave() | NodeStopped() | SetNode() | RemoveNode() as command:
+                effects += self.nodes.command(command, message.reply_to, now_ms)
             case _:
                 pass  # a question that names no address for its answer
         return [*effects, *self._evaluations.answers(), *self._errands.answers()]
@@ -116,7 +116,7 @@ class SchedulerService:
     # ------------------------------------------------------------------ what leaves together
 
     def settle(self, now_ms: int) -> list[Effect]:
-        effects = self._nodes.sweep(now_ms)
+        effects = self.nodes.sweep(now_ms)
         again, works = self._placements.due(now_ms)
         more, errands = self._steps.due(now_ms)
         self._evaluations.given_up(works)
@@ -133,7 +133,7 @@ class SchedulerService:
 
     def deadline(self) -> int | None:
         parts = (
-            self._nodes.sweep_at if self.state.cluster.nodes else None,
+            self.nodes.sweep_at if self.state.cluster.nodes else None,
             self._placements.deadline(),
             self._steps.deadline(),
             self._evaluations.deadline(),

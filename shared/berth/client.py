@@ -36,12 +36,12 @@ from berth.messages.commands import (
     RefusalCode,
     RemoveQuota,
     ReservationAnswer,
-    SetNode,
     StopNamespace,
 )
 from berth.messages.decisions import Decision
 from berth.messages.documents import CohortDocument, QuotaDocument, ReservationDocument, StopPolicy
 from berth.messages.events import RequestStatus
+from berth.messages.node_commands import SetNode
 from berth.messages.requests import Request
 from berth.runtime import telemetry
 from berth.subjects import Subject

@@ -23,10 +23,10 @@ from berth.messages.commands import (
     NodeAllocationsWanted,
     NodeAnswer,
     NodeRegister,
-    SetNode,
     Verdict,
 )
 from berth.messages.documents import NodeDocument
+from berth.messages.node_commands import SetNode
 from berth.wire import codec
 from tests.builders import a_request
 from tests.contract.worlds import RealWorld

@@ -25,7 +25,6 @@ from berth.messages.commands import (
     NodeRegister,
     ReleaseBatch,
     RequestBatch,
-    SetNode,
 )
 from berth.messages.documents import (
     CLUSTER,
@@ -37,6 +36,7 @@ from berth.messages.documents import (
     ReservationDocument,
     time_text,
 )
+from berth.messages.node_commands import SetNode
 from berth.messages.requests import REQUEST_LIST, Request
 from berth_cell.cell import Cell, Step
 from berth_cell.seed import Dated, of_document

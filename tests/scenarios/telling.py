@@ -19,7 +19,6 @@ from berth.messages.commands import (
     ReleaseBatch,
     RequestBatch,
     ReservationAnswer,
-    SetNode,
 )
 from berth.messages.decisions import Decision
 from berth.messages.envelope import Record
@@ -40,6 +39,7 @@ from berth.messages.events import (
     ReservationHeld,
     Transaction,
 )
+from berth.messages.node_commands import SetNode
 from berth.messages.reasons import Reason, sentence
 from berth_cell.cell import Step
 

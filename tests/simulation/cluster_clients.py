@@ -13,9 +13,9 @@ from typing import Any
 from berth.client import Cluster
 from berth.errors import BerthError
 from berth.ids import Namespace, NodeId
-from berth.messages.commands import SetNode
 from berth.messages.decisions import Decision
 from berth.messages.documents import NODE, QUOTAS, RESERVATION, NodeDocument, time_text
+from berth.messages.node_commands import SetNode
 from berth.messages.requests import REQUEST_LIST, Request
 from berth.runtime.telemetry import NoSpans
 from berth.sim.network import SimulatedBus, SimulatedNetwork

@@ -265,15 +265,6 @@ class StopNamespace(Document):
     policy: StopPolicy
 
 
-class SetNode(Document):
-    """Cordon or uncordon, start or stop a drain."""
-
-    command: Literal["set"] = "set"
-    node: NodeName
-    schedulable: bool | None = None
-    draining: bool | None = None
-
-
 class RaftCommand(Document):
     """`transfer`: the leader hands over, to the member `to` or the best one. `recover`: every node that has lost its
     votes votes again, from the ledger's term on; for the case that all have lost them.

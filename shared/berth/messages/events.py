@@ -104,7 +104,11 @@ class NodeRegistered(EventData):
 
 
 class NodeChanged(EventData):
-    """Only what changed, each value whole; a field that is None stays as it was."""
+    """Only what changed, each value whole; a field that is None stays as it was.
+
+    `drain_until`: of a drain that begins or goes on, its deadline in milliseconds UTC. `draining` true without
+    it is a drain that has none (any more); false ends the drain.
+    """
 
     node: NodeId
     capacity: Vector | None = None
@@ -113,6 +117,7 @@ class NodeChanged(EventData):
     taints: tuple[Taint, ...] | None = None
     schedulable: bool | None = None
     draining: bool | None = None
+    drain_until: int | None = None
 
 
 class NodeLost(EventData):

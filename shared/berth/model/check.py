@@ -249,7 +249,8 @@ def _judge_siblings(state: State, transaction: Transaction, evicted: Evicted, at
         event.key for event in transaction if isinstance(event.data, AllocationsEnded) and event.data.how is How.LOST
     }
     for key, leaving in evicted.items():
-        siblings = [one for one, reason in leaving if not _is_struck(state, one, reason, at)]
+        is_moved = len(leaving) <= _placed(transaction, key)
+        siblings = [one for one, reason in leaving if not _is_struck(state, one, reason, at, is_moved=is_moved)]
         if len(siblings) == len(leaving) and key not in lost:
             return _why_none_must_leave(state, leaving)
         request = state.queue.requests[key]
@@ -279,13 +280,27 @@ def _evicted_from_nodes(state: State, transaction: Transaction) -> Evicted:
     return found
 
 
-def _is_struck(state: State, allocation: Allocation, reason: ReasonCode, at: int) -> bool:
-    """Its node is being drained, or was and has left in this transaction; or it has outlived a taint (R27)."""
+def _placed(transaction: Transaction, key: RequestKey) -> int:
+    """How many instances of the request the transaction places."""
+    return sum(
+        len(event.data.allocations)
+        for event in transaction
+        if isinstance(event.data, RequestPlaced) and event.key == key
+    )
+
+
+def _is_struck(state: State, allocation: Allocation, reason: ReasonCode, at: int, *, is_moved: bool) -> bool:
+    """Its node is being drained, or was and has left in this transaction; or it has outlived a taint (R27).
+
+    Until a drain's deadline only what is given another place at once must leave.
+    """
     node = state.cluster.nodes.get(allocation.node)
     if reason is ReasonCode.TAINTED:
         due = _leaves_at(state, allocation)
         return due is not None and at >= due
-    return reason is ReasonCode.DRAINED and (node is None or node.draining)
+    if reason is not ReasonCode.DRAINED:
+        return False
+    return node is None or (node.drain is not None and (is_moved or not node.drain.waits_at(at)))
 
 
 def _leaves_at(state: State, allocation: Allocation) -> int | None:
@@ -299,6 +314,9 @@ def _why_none_must_leave(state: State, leaving: list[tuple[Allocation, ReasonCod
     for one, reason in leaving:
         if reason is ReasonCode.TAINTED and _leaves_at(state, one) is not None:
             return refuse(RefusalCode.TOO_EARLY, f"{one.id} tolerates the taints of {one.node} longer")
+        node = state.cluster.nodes.get(one.node)
+        if reason is ReasonCode.DRAINED and node is not None and node.draining:
+            return refuse(RefusalCode.TOO_EARLY, f"{one.id} may stay on {one.node} until the drain's deadline, or move")
     return refuse(RefusalCode.STALE_VICTIM, f"{leaving[0][0].node} is neither lost, drained nor tainted")
 
 

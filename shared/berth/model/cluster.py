@@ -15,10 +15,33 @@ from berth.resources import NOTHING, Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Work is being taken from a node. Times are milliseconds UTC of the ledger.
+
+    `until`: its deadline; None: it has none. `departed`: instances it has taken from the node so far; `moved`:
+    those of them that were given another place in the same transaction.
+    """
+
+    since: int
+    until: int | None = None
+    departed: int = 0
+    moved: int = 0
+
+    def waits_at(self, at: int) -> bool:
+        """Whether what has no other place may stay at `at`: until the deadline the drain moves, and evicts nothing."""
+        return self.until is not None and at < self.until
+
+    def is_overdue_at(self, at: int) -> bool:
+        """Whether what has no other place must leave nevertheless."""
+        return self.until is not None and at >= self.until
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """`changed`: sequence of its last change. Times are milliseconds UTC.
 
-    `lost_at`: while it is lost. `tainted_at`: since when it has each of `taints`, in their order.
+    `drain`: while it is being drained, and afterwards until somebody ends that. `lost_at`: while it is lost.
+    `tainted_at`: since when it has each of `taints`, in their order.
     """
 
     id: NodeId
@@ -28,10 +51,14 @@ class Node:
     taints: tuple[Taint, ...] = ()
     state: NodeState = NodeState.READY
     schedulable: bool = True
-    draining: bool = False
+    drain: Drain | None = None
     changed: Sequence = Sequence(0)
     lost_at: int | None = None
     tainted_at: tuple[int, ...] = ()
+
+    @property
+    def draining(self) -> bool:
+        return self.drain is not None
 
     @property
     def allocatable(self) -> Resources:
@@ -121,6 +148,8 @@ class Allocation:
 
 
 def _describe_node(node: Node) -> Any:
+    """How far a drain has come is for people: nothing is judged by it, so it does not stand here."""
+    until = node.drain.until if node.drain else None
     return (
         node.capacity.as_mapping(),
         node.reserved.as_mapping(),
@@ -132,6 +161,7 @@ def _describe_node(node: Node) -> Any:
         node.changed,
         node.lost_at,
         *node.tainted_at,
+        *(() if until is None else (until,)),
     )
 
 
@@ -205,10 +235,20 @@ class Cluster:
         """A new state of a known allocation; a final one frees what it consumed."""
         before = self.allocations[allocation.key]
         self.allocations.put(allocation.key, allocation)
+        if before.state is AllocationState.PLACED and allocation.reason is ReasonCode.DRAINED:
+            self.count_drained(allocation.node, departed=1)
         if before.is_live and not allocation.is_live:
             self.vacate(before)
         elif before.is_live:
             self.on_node(allocation.node).put(allocation.key, allocation)
+
+    def count_drained(self, name: NodeId, *, departed: int = 0, moved: int = 0) -> None:
+        """The drain of the node has come so much further; a sibling that leaves elsewhere is nobody's progress."""
+        node = self.nodes.get(name)
+        if node is not None and node.drain is not None:
+            drain = node.drain
+            drain = replace(drain, departed=drain.departed + departed, moved=drain.moved + moved)
+            self.nodes.put(name, replace(node, drain=drain))
 
     def recount(self) -> dict[NodeId, Resources]:
         """`used` computed anew from the live allocations (R-rules on leaks: it must equal the running sums)."""

@@ -341,6 +341,8 @@ def _known_node(state: State, _event: Event, data: NodeChanged | NodeLost | Node
     node = state.cluster.nodes.get(data.node)
     if node is None:
         return refuse(RefusalCode.NOT_FOUND, f"no node {data.node}")
+    if isinstance(data, NodeChanged) and data.drain_until is not None and not data.draining:
+        return refuse(RefusalCode.INVALID, f"a deadline for {data.node}, which is not to be drained")
     if isinstance(data, NodeLost) and node.state is NodeState.LOST:
         return refuse(RefusalCode.ALREADY_DONE, f"{data.node} is lost already")
     if isinstance(data, NodeLeft) and state.cluster.on_node(data.node):

@@ -164,7 +164,7 @@ def admits(node: Node, request: Request) -> bool:
 
 def takes_work(node: Node) -> bool:
     """Ready, not cordoned, not draining."""
-    return node.state is NodeState.READY and node.schedulable and not node.draining
+    return node.state is NodeState.READY and node.schedulable and node.drain is None
 
 
 def suits(node: Node, request: Request) -> bool:

@@ -28,7 +28,7 @@ from berth.messages.events import (
 )
 from berth.messages.requests import Taint
 from berth.model.charging import CONFIGURATION, quota_scope
-from berth.model.cluster import Allocation, Node
+from berth.model.cluster import Allocation, Drain, Node
 from berth.model.quota import Cohort, Quota
 from berth.model.reservation import Reservation, ReservationState, ended, held
 
@@ -61,7 +61,7 @@ def _node_registered(state: "State", _event: Event, data: NodeRegistered, at: in
         taints=data.taints,
         tainted_at=_tainted_at(before, data.taints, at),
         schedulable=before.schedulable if before else True,
-        draining=before.draining if before else False,
+        drain=before.drain if before else None,
         changed=sequence,
     )
     state.cluster.nodes.put(node.id, node)
@@ -73,14 +73,23 @@ def _node_registered(state: "State", _event: Event, data: NodeRegistered, at: in
 def _node_changed(state: "State", _event: Event, data: NodeChanged, at: int, sequence: Sequence) -> None:
     changes: dict[str, Any] = {
         name: value
-        for name in ("capacity", "reserved", "labels", "taints", "schedulable", "draining")
+        for name in ("capacity", "reserved", "labels", "taints", "schedulable")
         if (value := getattr(data, name)) is not None
     }
     node = state.cluster.nodes[data.node]
+    if data.draining is not None:
+        changes["drain"] = _drain(node.drain, data, at)
     if data.taints is not None:
         changes["tainted_at"] = _tainted_at(node, data.taints, at)
     state.cluster.nodes.put(node.id, replace(node, changed=sequence, **changes))
     _node_touched(state, sequence)
+
+
+def _drain(before: Drain | None, data: NodeChanged, at: int) -> Drain | None:
+    """One that goes on keeps its progress and gets the deadline that is said now."""
+    if not data.draining:
+        return None
+    return replace(before or Drain(since=at), until=data.drain_until)
 
 
 def _tainted_at(before: Node | None, taints: tuple[Taint, ...], at: int) -> tuple[int, ...]:

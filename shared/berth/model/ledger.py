@@ -19,6 +19,7 @@ from berth.messages.events import (
     Wake,
     WakeOn,
 )
+from berth.messages.reasons import ReasonCode
 from berth.model.census import Census
 from berth.model.charging import CONFIGURATION, quota_scope
 from berth.model.cluster import Cluster
@@ -129,6 +130,8 @@ class State:
 
     def _finish(self, transaction: Transaction, decided: Collection[RequestState], at: int, sequence: Sequence) -> None:
         self.events_folded += len(transaction)
+        if len(transaction) > 1:
+            self._count_moves(transaction)
         victims = _evicted(self, transaction) if len(decided) > 1 else ()
         placing = {event.key for event in transaction if isinstance(event.data, RequestPlaced)} if victims else ()
         for request in decided:
@@ -140,6 +143,16 @@ class State:
                     victims=victims if request.key in placing else (),
                 )
             )
+
+    def _count_moves(self, transaction: Transaction) -> None:
+        """What a drain took from its node and placed elsewhere at once."""
+        for event in transaction:
+            data = event.data
+            if not isinstance(data, AllocationsEnded | AllocationsReleasing) or data.reason is not ReasonCode.DRAINED:
+                continue
+            if any(isinstance(other.data, RequestPlaced) and other.key == event.key for other in transaction):
+                for name in data.ids:
+                    self.cluster.count_drained(self.cluster.allocations[_of_request(event)[0], name].node, moved=1)
 
     def touch(self, on: WakeOn, name: str, sequence: Sequence) -> None:
         self.changed.put((on, name), sequence)

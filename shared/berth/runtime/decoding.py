@@ -33,20 +33,19 @@ from berth.messages.commands import (
     ProposalAnswer,
     Query,
     QueryAnswer,
-    QuotaCommand,
     RaftCommand,
     Refusal,
     ReleaseBatch,
     RequestBatch,
     ReservationAnswer,
     ReservationCommand,
-    SetNode,
     ShrinkReservation,
     SkipReservation,
     Verdict,
 )
 from berth.messages.decisions import Decision
 from berth.messages.events import RequestStatus
+from berth.messages.node_commands import ADMIN_NODE
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import REQUEST_BYTES_MAX, REQUESTS_PER_BATCH
 from berth.messages.validation import problems
@@ -198,12 +197,16 @@ def _reservation(payload: bytes, tokens: Tokens) -> ReservationCommand:
     return command
 
 
-def _admin_quota(payload: bytes, tokens: Tokens) -> QuotaCommand:
-    del tokens
-    try:
-        return ADMIN_QUOTA.validate_json(payload)
-    except ValidationError as error:
-        raise InvalidCommand(problems(error, root="")) from None
+def _one_of(commands: TypeAdapter[Any]) -> Decoder:
+    """One of several commands; `command` says which."""
+
+    def decoder(payload: bytes, _tokens: Tokens) -> Any:
+        try:
+            return commands.validate_json(payload)
+        except ValidationError as error:
+            raise InvalidCommand(problems(error, root="")) from None
+
+    return decoder
 
 
 def _register(payload: bytes, tokens: Tokens) -> NodeRegister:
@@ -242,8 +245,8 @@ _DECODERS: dict[str, Decoder] = {
     subjects.COMMITTED.name: _plain(Committed),
     subjects.DECISION.name: _plain(Decision),
     subjects.QUERY.name: _query,
-    subjects.ADMIN_QUOTA.name: _admin_quota,
-    subjects.ADMIN_NODE.name: _plain(SetNode),
+    subjects.ADMIN_QUOTA.name: _one_of(ADMIN_QUOTA),
+    subjects.ADMIN_NODE.name: _one_of(ADMIN_NODE),
     subjects.ADMIN_RAFT.name: _plain(RaftCommand),
     subjects.RESERVE.name: _reservation,
     subjects.NODE_REGISTER.name: _register,

@@ -4,10 +4,11 @@ import pytest
 
 from berth import subjects
 from berth.ids import Attempt, NodeId, RequestId, Sequence
-from berth.messages.commands import NodeLeave, RaftCommand, SetNode
+from berth.messages.commands import NodeLeave, RaftCommand
 from berth.messages.documents import NodeState
 from berth.messages.envelope import Record
 from berth.messages.events import RequestQueued, Wake, WakeOn, about
+from berth.messages.node_commands import SetNode
 from berth.messages.reasons import Reason, ReasonCode
 from berth.wire.codec import decode_record
 from berth_cell.cell import Cell, Step

@@ -23,10 +23,10 @@ from berth.messages.commands import (
     ProposalAnswer,
     Refusal,
     RefusalCode,
-    SetNode,
 )
 from berth.messages.envelope import Record
 from berth.messages.events import NodeLost, RequestPlaced, Transaction
+from berth.messages.node_commands import SetNode
 from berth.messages.requests import Request
 from berth.model.check import accept
 from berth.model.cluster import AllocationState

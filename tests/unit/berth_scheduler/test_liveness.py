@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from berth import subjects
 from berth.ids import NodeId
-from berth.messages.commands import Verdict
+from berth.messages.commands import Heartbeat, Verdict
 from berth.messages.documents import NodeState
-from berth.messages.events import AllocationsEnded, How, NodeLost, RequestQueued
+from berth.messages.events import AllocationsEnded, Event, How, NodeLeft, NodeLost, RequestQueued
 from berth.messages.reasons import ReasonCode
 from tests.builders import SECOND, a_node, a_request, placed
 from tests.unit.berth_scheduler.stage import Stage, attempt_of, item
@@ -86,6 +87,19 @@ def test_the_leader_believes_a_loss_only_when_it_hears_nothing_either_and_is_ask
     stage.leader.hears.clear()
     stage.advance(1_000, beating=REST)
     assert lost(stage) == ["n1"]
+
+
+def test_heartbeats_of_nodes_that_nobody_registered_are_not_remembered() -> None:
+    stage = four()
+
+    for number in range(1_000):
+        stage.handle(subjects.NODE_HEARTBEAT, Heartbeat(node=NodeId(f"stranger-{number}"), session="s"))
+    assert len(stage.scheduler.nodes.pulse.nodes) == 4
+
+    stage.leader.happened((Event(NodeLeft(node=NodeId("n4"))),), at=stage.now)
+    stage.fold()
+    stage.advance(1_000, beating=FOUR)
+    assert stage.scheduler.nodes.pulse.nodes == ["n1", "n2", "n3"]
 
 
 # ---------------------------------------------------------------- many at once

@@ -7,6 +7,7 @@ import pytest
 from berth import subjects
 from berth.ids import Attempt, NodeId, allocation_id
 from berth.messages.commands import (
+    AdminAnswer,
     NodeAllocationsWanted,
     NodeAnswer,
     NodeLeave,
@@ -15,7 +16,8 @@ from berth.messages.commands import (
     RefusalCode,
 )
 from berth.messages.documents import NodeDocument, NodeState
-from berth.messages.events import AllocationsReleasing, Event, How, NodeChanged, NodeLost, about
+from berth.messages.events import AllocationsReleasing, Event, How, NodeChanged, NodeLeft, NodeLost, about
+from berth.messages.node_commands import RemoveNode
 from berth.messages.reasons import ReasonCode
 from berth.messages.requests import Request
 from berth_scheduler.limits import Limits
@@ -178,6 +180,101 @@ def test_a_node_with_more_than_fits_one_transaction_leaves_in_several() -> None:
     assert stage.state.digest() == stage.leader.state.digest()
 
 
+# ---------------------------------------------------------------- remove
+
+
+def remove(stage: Stage, node: str = "n1", *, force: bool = False) -> AdminAnswer:
+    return stage.ask(subjects.ADMIN_NODE, RemoveNode(node=NodeId(node), force=force), AdminAnswer)
+
+
+def test_an_empty_node_is_removed_and_counts_no_longer() -> None:
+    stage = Stage(a_node("n1"), a_node("n2"))
+
+    answer = remove(stage)
+
+    assert (answer.refusal, answer.sequence) == (None, stage.leader.state.sequence)
+    assert list(stage.leader.state.cluster.nodes) == ["n2"]
+    again = remove(stage)
+    assert again.refusal is not None and again.refusal.code is RefusalCode.NOT_FOUND
+
+
+def test_a_node_with_work_is_not_removed_and_the_operator_reads_what_to_do() -> None:
+    stage = Stage(a_node("n1"), a_node("n2"), *(placed(a_request(f"r{number}"), "n1") for number in range(5)))
+
+    answer = remove(stage)
+
+    assert answer.refusal is not None
+    assert (answer.refusal.code, answer.refusal.detail) == (
+        RefusalCode.RULE,
+        (
+            "n1 still has team-a/r0.0, team-a/r1.0, team-a/r2.0 and 2 more: drain it first, or force its removal, "
+            "which evicts them at once"
+        ),
+    )
+    assert N1 in stage.leader.state.cluster.nodes
+
+
+def test_a_node_that_is_being_drained_is_removed_when_that_is_done() -> None:
+    stage = Stage(a_node("n1"), a_node("n2", cpu=0), placed(WEB, "n1"))
+    stage.set_node("n1", draining=True, deadline_seconds=3_600)
+    refused = remove(stage)
+    assert refused.refusal is not None and "wait until its drain is done" in refused.refusal.detail
+
+    stage.leader.happened(a_node("n3"), at=stage.now)
+    stage.advance(1_000, beating=("n1", "n2", "n3"))
+
+    assert stage.where(WEB) == ["n3"]
+    assert remove(stage).refusal is None
+    assert sorted(stage.leader.state.cluster.nodes) == ["n2", "n3"]
+
+
+def test_a_removal_by_force_evicts_at_once_also_before_the_deadline_of_a_drain() -> None:
+    many = [a_request(f"r{number}", cpu=1) for number in range(300)]
+    stage = Stage(a_node("n1", instances=400), a_node("n2", cpu=0), *(placed(request, "n1") for request in many))
+    stage.set_node("n1", draining=True, deadline_seconds=3_600)
+
+    answer = remove(stage, force=True)
+
+    assert answer.refusal is None
+    assert list(stage.leader.state.cluster.nodes) == ["n2"]
+    assert {stage.status(request) for request in many} == {"queued"}
+    assert stage.state.digest() == stage.leader.state.digest()
+
+
+def test_what_waits_for_a_lost_node_is_given_up_only_by_force() -> None:
+    stage = Stage(a_node("n1"), a_node("n2"), placed(PATIENT, "n1"), LOST)
+
+    refused = remove(stage)
+    assert refused.refusal is not None and "team-a/patient.0 wait for it" in refused.refusal.detail
+    assert remove(stage, force=True).refusal is None
+
+    assert (stage.status(PATIENT), list(stage.leader.state.cluster.nodes)) == ("queued", ["n2"])
+
+
+def test_work_that_comes_while_a_node_is_being_removed_keeps_it_there() -> None:
+    stage = Stage(a_node("n1"), a_node("n2"))
+    stage.handle(subjects.ADMIN_NODE, RemoveNode(node=N1), reply_to="operator")
+    stage.settle()
+    stage.leader.happened(placed(WEB, "n1"), at=stage.now)
+
+    stage.advance(1_000, beating=("n1", "n2"))
+
+    answer = stage.replies["operator"]
+    assert answer.refusal is not None and answer.refusal.code is RefusalCode.RULE
+    assert stage.where(WEB) == ["n1"]
+
+
+def test_the_heartbeats_of_a_removed_node_do_not_bring_it_back_but_registering_anew_does() -> None:
+    stage = Stage(a_node("n1"), a_node("n2"))
+    remove(stage)
+
+    stage.advance(10_000, beating=("n1", "n2"))
+    assert list(stage.leader.state.cluster.nodes) == ["n2"]
+
+    assert register(stage).refusal is None
+    assert sorted(stage.leader.state.cluster.nodes) == ["n1", "n2"]
+
+
 # ---------------------------------------------------------------- stopped
 
 
@@ -232,14 +329,21 @@ def test_what_is_only_assumed_is_not_listed() -> None:
     assert stage.replies["agent"].allocations == ()
 
 
-@pytest.mark.parametrize("happened", [(), (a_node("n1"), LOST)])
-def test_a_node_that_is_unknown_or_lost_is_told_to_register(happened: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize(
+    ("happened", "code"),
+    [
+        ((), RefusalCode.NOT_FOUND),
+        ((a_node("n1"), (Event(NodeLeft(node=N1)),)), RefusalCode.NOT_FOUND),
+        ((a_node("n1"), LOST), RefusalCode.RULE),
+    ],
+)
+def test_an_agent_learns_whether_its_node_is_gone_or_only_lost(happened: tuple[Any, ...], code: RefusalCode) -> None:
     stage = Stage(a_node("n0"), *happened)
 
     answer = listed(stage)
 
-    assert answer.refusal is not None and answer.refusal.code is RefusalCode.NOT_FOUND
-    assert answer.allocations == ()
+    assert answer.refusal is not None and answer.refusal.code is code
+    assert (answer.allocations, answer.sequence) == ((), stage.leader.state.sequence)
 
 
 # ---------------------------------------------------------------- operators
