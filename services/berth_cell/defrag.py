@@ -148,7 +148,7 @@ class _Workshop:
             state.journal.undo(mark)
             return None
         target = self._board.ids[position]
-        state.cluster.occupy(replace(allocation, node=target))
+        state.cluster.occupy(allocation._replace(node=target))
         state.journal.keep()
         return Move(allocation.namespace, allocation.id, allocation.request, allocation.node, target, allocation.charge)
 
@@ -156,7 +156,7 @@ class _Workshop:
         cluster = self._state.cluster
         allocation = cluster.on_node(move.source)[move.namespace, move.allocation]
         cluster.vacate(allocation)
-        cluster.occupy(replace(allocation, node=move.target))
+        cluster.occupy(allocation._replace(node=move.target))
 
     def _places(self, name: NodeId) -> int:
         node = self._state.cluster.nodes[name]

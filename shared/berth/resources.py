@@ -4,7 +4,7 @@ CPU is counted in millicores, RAM and disk in MB, instances and extended resourc
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 CPU = "cpu_millicores"
 RAM = "ram_mb"
@@ -23,9 +23,11 @@ LARGEST = 2**53 - 1
 Extended = tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """An amount of every dimension. Immutable; `extended` is sorted by name and holds no zeros."""
+class Resources(NamedTuple):
+    """An amount of every dimension. Immutable; `extended` is sorted by name and holds no zeros. `+` adds amounts.
+
+    A tuple, because every fold makes several per placement (ADR 13).
+    """
 
     cpu_millicores: int = 0
     ram_mb: int = 0
@@ -33,14 +35,12 @@ class Resources:
     instances: int = 0
     extended: Extended = ()
 
-    def __add__(self, other: "Resources") -> "Resources":
-        return Resources(
-            self.cpu_millicores + other.cpu_millicores,
-            self.ram_mb + other.ram_mb,
-            self.disk_mb + other.disk_mb,
-            self.instances + other.instances,
-            _merged(self.extended, other.extended, 1),
-        )
+    def __add__(self, other: "Resources") -> "Resources":  # pyright: ignore[reportIncompatibleMethodOverride]
+        cpu, ram, disk, instances, extended = self
+        more_cpu, more_ram, more_disk, more_instances, more_extended = other
+        if more_extended:
+            extended = _merged(extended, more_extended, 1)
+        return Resources(cpu + more_cpu, ram + more_ram, disk + more_disk, instances + more_instances, extended)
 
     def __sub__(self, other: "Resources") -> "Resources":
         """What is left when `other` goes; it must be there (a release of what was never charged is a bug)."""
@@ -50,13 +50,11 @@ class Resources:
 
     def minus(self, other: "Resources") -> "Resources":
         """The difference, negative where `other` is larger (an over-committed node has less than nothing)."""
-        return Resources(
-            self.cpu_millicores - other.cpu_millicores,
-            self.ram_mb - other.ram_mb,
-            self.disk_mb - other.disk_mb,
-            self.instances - other.instances,
-            _merged(self.extended, other.extended, -1),
-        )
+        cpu, ram, disk, instances, extended = self
+        less_cpu, less_ram, less_disk, less_instances, less_extended = other
+        if less_extended:
+            extended = _merged(extended, less_extended, -1)
+        return Resources(cpu - less_cpu, ram - less_ram, disk - less_disk, instances - less_instances, extended)
 
     def beyond(self, other: "Resources") -> "Resources":
         """What this vector has more than `other`, 0 where it has less: used beyond held, short of free."""
@@ -81,14 +79,16 @@ class Resources:
 
     def fits_in(self, free: "Resources") -> bool:
         """R39: each dimension asked for is there; a dimension not asked for never refuses."""
+        cpu, ram, disk, instances, extended = self
+        free_cpu, free_ram, free_disk, free_instances, _ = free
         if (
-            (self.cpu_millicores and self.cpu_millicores > free.cpu_millicores)
-            or (self.ram_mb and self.ram_mb > free.ram_mb)
-            or (self.disk_mb and self.disk_mb > free.disk_mb)
-            or (self.instances and self.instances > free.instances)
+            (cpu and cpu > free_cpu)
+            or (ram and ram > free_ram)
+            or (disk and disk > free_disk)
+            or (instances and instances > free_instances)
         ):
             return False
-        return not self.extended or all(amount <= free.amount(name) for name, amount in self.extended)
+        return not extended or all(amount <= free.amount(name) for name, amount in extended)
 
     def amount(self, dimension: str) -> int:
         """How much of `dimension` (a built-in or an extended name); 0 where it is absent."""
@@ -101,34 +101,31 @@ class Resources:
 
     def dimensions(self) -> Iterator[tuple[str, int]]:
         """The dimensions that are not zero: built-in ones first, then extended ones by name."""
-        for name in BUILT_IN:
-            amount = int(getattr(self, name))
+        for name, amount in zip(BUILT_IN, self[:4], strict=True):
             if amount:
                 yield name, amount
         yield from self.extended
 
     def is_non_negative(self) -> bool:
-        return (
-            self.cpu_millicores >= 0
-            and self.ram_mb >= 0
-            and self.disk_mb >= 0
-            and self.instances >= 0
-            and all(amount >= 0 for _, amount in self.extended)
-        )
+        cpu, ram, disk, instances, extended = self
+        if cpu < 0 or ram < 0 or disk < 0 or instances < 0:
+            return False
+        return not extended or all(amount >= 0 for _, amount in extended)
 
     def as_mapping(self) -> dict[str, object]:
         """The vector as events write it: absent is 0."""
         written: dict[str, object] = {}
-        if self.cpu_millicores:
-            written[CPU] = self.cpu_millicores
-        if self.ram_mb:
-            written[RAM] = self.ram_mb
-        if self.disk_mb:
-            written[DISK] = self.disk_mb
-        if self.instances:
-            written[INSTANCES] = self.instances
-        if self.extended:
-            written["extended"] = dict(self.extended)
+        cpu, ram, disk, instances, extended = self
+        if cpu:
+            written[CPU] = cpu
+        if ram:
+            written[RAM] = ram
+        if disk:
+            written[DISK] = disk
+        if instances:
+            written[INSTANCES] = instances
+        if extended:
+            written["extended"] = dict(extended)
         return written
 
 

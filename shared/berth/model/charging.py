@@ -48,7 +48,7 @@ def draws_on(state: "State", allocation: Allocation) -> Reservation | None:
 
 
 def charge(state: "State", allocation: Allocation) -> None:
-    reservation = draws_on(state, allocation)
+    reservation = None if allocation.reservation is None else draws_on(state, allocation)
     if reservation is None:
         state.quotas.charge(allocation.namespace, allocation.charge)
         return

@@ -1,9 +1,9 @@
 """Nodes and allocations: what there is, what runs where, and how much of each node is taken."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from berth.ids import AllocationId, AllocationKey, Namespace, NodeId, RequestId, RequestKey, ReservationId, Sequence
 from berth.messages.documents import NodeState
@@ -94,9 +94,9 @@ LIFECYCLE: dict[AllocationState, frozenset[AllocationState]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allocation:
-    """One instance of a request on one node. `charge` is given back exactly as it was taken.
+class Allocation(NamedTuple):
+    """One instance of a request on one node. `charge` is given back exactly as it was taken. A tuple, because every
+    fold makes one per placement (ADR 13).
 
     Times are milliseconds UTC. `until`: when a releasing one ends at the latest, `how` it then ends.
     """
@@ -127,7 +127,7 @@ class Allocation:
         return (self.namespace, self.request)
 
     @property
-    def index(self) -> int:
+    def index(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride] nobody looks for a field by its value
         """Which instance of its request it is; -1 for an imported id that does not say."""
         rest = self.id.removeprefix(f"{self.request}.").partition(".")[0]
         return int(rest) if rest.isdigit() else -1
@@ -144,7 +144,7 @@ class Allocation:
 
     def moved(self, to: AllocationState, **changes: Any) -> "Allocation":
         assert to in LIFECYCLE[self.state], f"I13: {self.state.name} never becomes {to.name} ({self.id})"
-        return replace(self, state=to, **changes)
+        return self._replace(state=to, **changes)
 
 
 def _describe_node(node: Node) -> Any:
@@ -170,7 +170,7 @@ def _describe_allocation(allocation: Allocation) -> Any:
         allocation.request,
         allocation.node,
         allocation.charge.as_mapping(),
-        allocation.state.value,
+        allocation.state,
         allocation.placed_at,
         allocation.ends_at,
         allocation.reservation,
@@ -211,11 +211,14 @@ class Cluster:
 
     def occupy(self, allocation: Allocation) -> None:
         """`allocation` consumes on its node from now on (placed, or assumed by a scheduler)."""
+        self._occupy(allocation.key, allocation)
+
+    def _occupy(self, key: AllocationKey, allocation: Allocation) -> None:
         node = allocation.node
         self.used.put(node, self.used.get(node, NOTHING) + allocation.charge)
-        self.on_node(node).put(allocation.key, allocation)
-        if allocation.repels:
-            self.repelling.put(allocation.key, allocation)
+        self.on_node(node).put(key, allocation)
+        if allocation.anti_affinity and allocation.repels:
+            self.repelling.put(key, allocation)
 
     def vacate(self, allocation: Allocation) -> None:
         """It consumes no longer; exactly its charge comes back."""
@@ -226,10 +229,11 @@ class Cluster:
             self.repelling.drop(allocation.key)
 
     def add(self, allocation: Allocation) -> None:
-        assert allocation.key not in self.allocations, f"I8: {allocation.id} is placed twice"
+        key = allocation.key
+        assert key not in self.allocations, f"I8: {allocation.id} is placed twice"
         assert allocation.node in self.nodes, f"I13: {allocation.id} is placed on a node that nobody registered"
-        self.allocations.put(allocation.key, allocation)
-        self.occupy(allocation)
+        self.allocations.put(key, allocation)
+        self._occupy(key, allocation)
 
     def change(self, allocation: Allocation) -> None:
         """A new state of a known allocation; a final one frees what it consumed."""

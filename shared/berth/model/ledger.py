@@ -4,10 +4,10 @@ No clock, no chance, no order of a set: time and choice stand in the record (DES
 A fold asserts what transactions promise; the leader has checked it before it wrote (`check`).
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from functools import cached_property
 
-from berth.ids import Attempt, LedgerId, Namespace, RequestKey, Sequence
+from berth.ids import LedgerId, Namespace, RequestKey, Sequence
 from berth.messages.envelope import Record, Tip, tip_of
 from berth.messages.events import (
     AllocationsEnded,
@@ -100,15 +100,17 @@ class State:
         """All events of one transaction. A request that several of them change is kept once, as the last leaves it."""
         self.quotas.at = at
         decided: dict[RequestKey, RequestState] = {}
+        requests = self.queue.requests
         for event in transaction:
-            change = REQUEST_FOLDS.get(type(event.data))
+            data = event.data
+            change = REQUEST_FOLDS.get(type(data))
             if change is None:
                 self._fold_other(event, at, sequence)
                 continue
-            key = _of_request(event)
-            before = decided[key] if key in decided else self.queue.requests.get(key)
-            decided[key] = change(self, before, event, event.data, at, sequence)
-        self._finish(transaction, decided.values(), at, sequence)
+            key = event.key
+            assert key is not None, f"I8: {event.type} names no request"
+            decided[key] = change(self, decided.get(key) or requests.get(key), event, data, at, sequence)
+        self._finish(transaction, decided, at, sequence)
 
     def fold_event(self, event: Event, *, at: int, sequence: Sequence) -> None:
         """One event alone; its transaction is whole only after `finish_transaction`."""
@@ -117,32 +119,29 @@ class State:
         if change is None:
             self._fold_other(event, at, sequence)
         else:
-            before = self.queue.requests.get(_of_request(event))
-            self.queue.put(change(self, before, event, event.data, at, sequence))
+            key = event.key
+            assert key is not None, f"I8: {event.type} names no request"
+            self.queue.put(key, change(self, self.queue.requests.get(key), event, event.data, at, sequence))
 
     def finish_transaction(self, transaction: Transaction, *, at: int, sequence: Sequence) -> None:
         """Raise the attempts of the requests that the transaction names, and remember what it took from others."""
-        self._finish(transaction, [self.queue.requests[key] for key in requests_named(transaction)], at, sequence)
+        named = {key: self.queue.requests[key] for key in requests_named(transaction)}
+        self._finish(transaction, named, at, sequence)
 
     def _fold_other(self, event: Event, at: int, sequence: Sequence) -> None:
         assert event.key is None, f"I8: {event.type} is of no request"
         FOLDS[type(event.data)](self, event, event.data, at, sequence)
 
-    def _finish(self, transaction: Transaction, decided: Collection[RequestState], at: int, sequence: Sequence) -> None:
+    def _finish(
+        self, transaction: Transaction, decided: Mapping[RequestKey, RequestState], at: int, sequence: Sequence
+    ) -> None:
         self.events_folded += len(transaction)
         if len(transaction) > 1:
             self._count_moves(transaction)
         victims = _evicted(self, transaction) if len(decided) > 1 else ()
         placing = {event.key for event in transaction if isinstance(event.data, RequestPlaced)} if victims else ()
-        for request in decided:
-            self.queue.put(
-                request._replace(
-                    attempt=Attempt(request.attempt + 1),
-                    decided=sequence,
-                    decided_at=at,
-                    victims=victims if request.key in placing else (),
-                )
-            )
+        for key, request in decided.items():
+            self.queue.put(key, request.decided_again(sequence, at, victims if key in placing else ()))
 
     def _count_moves(self, transaction: Transaction) -> None:
         """What a drain took from its node and placed elsewhere at once."""
@@ -169,11 +168,6 @@ class State:
             case _:
                 keys = ((wake.on, ""),)
         return max(self.changed.get(key, Sequence(0)) for key in keys)
-
-
-def _of_request(event: Event) -> RequestKey:
-    assert event.key is not None, f"I8: {event.type} names no request"
-    return event.key
 
 
 def requests_named(transaction: Transaction) -> list[RequestKey]:

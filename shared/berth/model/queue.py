@@ -51,19 +51,54 @@ class RequestState(NamedTuple):
     def key(self) -> RequestKey:
         return self.request.key
 
+    def placed(self, names: tuple[AllocationId, ...]) -> "RequestState":
+        """With further allocations, and nothing to wait for any more."""
+        fields: list[Any] = list(self)  # a third of what `_replace` takes, once for every placement
+        fields[_STATUS], fields[_PROMISED] = RequestStatus.PLACED, None
+        fields[_LIVE] += names
+        fields[_ALLOCATIONS] += names
+        fields[_REASONS] = fields[_WAKE] = ()
+        return RequestState._make(fields)
+
+    def decided_again(
+        self, sequence: Sequence, at: int, victims: tuple[tuple[str, str, str, str], ...]
+    ) -> "RequestState":
+        """As the transaction of the record at `sequence` leaves it: at the next attempt."""
+        fields: list[Any] = list(self)
+        fields[_ATTEMPT] += 1
+        fields[_DECIDED], fields[_DECIDED_AT], fields[_VICTIMS] = sequence, at, victims
+        return RequestState._make(fields)
+
     @property
     def is_settled(self) -> bool:
         return self.status in SETTLED
 
 
+_ATTEMPT, _DECIDED, _DECIDED_AT, _VICTIMS, _STATUS, _LIVE, _ALLOCATIONS, _REASONS, _WAKE, _PROMISED = map(
+    RequestState._fields.index,
+    (
+        "attempt",
+        "decided",
+        "decided_at",
+        "victims",
+        "status",
+        "live",
+        "allocations",
+        "reasons",
+        "wake",
+        "promised_start",
+    ),
+)
+
+
 def _describe(state: RequestState) -> Any:
     return (
         state.digest,
-        state.status.value,
+        state.status,
         state.attempt,
         state.live,
-        [reason.as_mapping() for reason in state.reasons],
-        [(wake.on.value, wake.name) for wake in state.wake],
+        [reason.as_mapping() for reason in state.reasons] if state.reasons else (),
+        [(wake.on, wake.name) for wake in state.wake] if state.wake else (),
         state.evaluated_at,
         state.order,
         state.decided,
@@ -82,8 +117,7 @@ class Queue:
     def digest(self) -> int:
         return self.requests.digest
 
-    def put(self, state: RequestState) -> None:
-        key = state.key
+    def put(self, key: RequestKey, state: RequestState) -> None:
         self.requests.put(key, state)
         waits = state.status is RequestStatus.QUEUED
         if waits and key not in self.waiting:

@@ -172,16 +172,22 @@ class Quotas:
         return self.used.get(namespace, NOTHING)
 
     def charge(self, namespace: Namespace, amount: Resources) -> None:
-        self._set(namespace, self.used_by(namespace) + amount)
+        if amount != NOTHING:
+            if self.decayed:
+                self._remember(namespace)
+            self.used.put(namespace, self.used.get(namespace, NOTHING) + amount)
 
     def release(self, namespace: Namespace, amount: Resources) -> None:
-        self._set(namespace, self.used_by(namespace) - amount)
-
-    def _set(self, namespace: Namespace, total: Resources) -> None:
-        past = self.decayed.get(namespace) if self.decayed else None
-        if past is not None:
-            self.decayed.put(namespace, decayed(past, self.used_by(namespace), self.at))
-        if total != NOTHING:
-            self.used.put(namespace, total)
+        if self.decayed:
+            self._remember(namespace)
+        left = self.used_by(namespace) - amount
+        if left != NOTHING:
+            self.used.put(namespace, left)
         elif namespace in self.used:
             self.used.drop(namespace)
+
+    def _remember(self, namespace: Namespace) -> None:
+        """What the namespace used until now belongs to its past."""
+        past = self.decayed.get(namespace)
+        if past is not None:
+            self.decayed.put(namespace, decayed(past, self.used_by(namespace), self.at))

@@ -82,15 +82,7 @@ def _request_placed(
         charge(state, allocation)
     if is_above_soft(state, request.request.namespace):
         state.touch(WakeOn.RECLAIM, quota_scope(state, request.request.namespace), sequence)
-    names = tuple([placed.id for placed in data.allocations])
-    return request._replace(
-        status=RequestStatus.PLACED,
-        live=request.live + names,
-        allocations=request.allocations + names,
-        reasons=(),
-        wake=(),
-        promised_start=None,
-    )
+    return request.placed(tuple([placed.id for placed in data.allocations]))
 
 
 def _left_the_queue(state: "State", before: RequestState, sequence: Sequence) -> None:
