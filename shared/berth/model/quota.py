@@ -172,9 +172,9 @@ class Quotas:
         return self.used.get(namespace, NOTHING)
 
     def charge(self, namespace: Namespace, amount: Resources) -> None:
+        if self.decayed:
+            self._remember(namespace)
         if amount != NOTHING:
-            if self.decayed:
-                self._remember(namespace)
             self.used.put(namespace, self.used.get(namespace, NOTHING) + amount)
 
     def release(self, namespace: Namespace, amount: Resources) -> None:
