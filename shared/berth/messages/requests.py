@@ -344,8 +344,30 @@ class Request(Document):
     @cached_property
     def body(self) -> dict[str, Any]:
         """The normalised body: whole numbers, defaults left out; what events store and digests cover. Read only."""
-        body = self.model_dump(mode="json", by_alias=False, exclude_defaults=True, exclude={"resources"})
-        return {"id": self.id, "namespace": self.namespace, "resources": self.vector.as_mapping(), **body}
+        return {"id": self.id, **self.shape}
+
+    @cached_property
+    def shape(self) -> dict[str, Any]:
+        """The normalised body without its id: requests of one shape can be placed in the same places. Read only."""
+        body = self.model_dump(mode="json", by_alias=False, exclude_defaults=True, exclude={"id", "resources"})
+        return {"namespace": self.namespace, "resources": self.vector.as_mapping(), **body}
+
+    def prepared(self) -> "Request":
+        """A copy that has found out what all of its shape share."""
+        copy = self.renamed(self.id)
+        vars(copy).pop("body", None)
+        for shared in ("vector", "charge", "total", "shape"):
+            getattr(copy, shared)
+        return copy
+
+    def renamed(self, name: RequestId) -> "Request":
+        """The same under another id, which is a name; nothing is validated again. For `prepared` requests."""
+        copy = self.__class__.__new__(self.__class__)
+        _set(copy, "__dict__", {**self.__dict__, "id": name})
+        _set(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
+        _set(copy, "__pydantic_extra__", None)
+        _set(copy, "__pydantic_private__", None)
+        return copy
 
     def document(self) -> dict[str, Any]:
         """The request as people write it (`cpu_cores`), defaults left out."""
@@ -355,5 +377,7 @@ class Request(Document):
             amounts["cpu_cores"] = millicores / 1000
         return {**self.body, "resources": amounts}
 
+
+_set = object.__setattr__
 
 REQUEST_LIST: TypeAdapter[list[Request]] = TypeAdapter(list[Request])

@@ -1,6 +1,6 @@
 """A request as events and evaluations carry it: the same meaning as the document, in the normalised spelling.
 
-A service reads one for every request of every record, so nothing here calls into Python while it is read.
+A service reads one for every request of every record.
 """
 
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.functional_serializers import PlainSerializer
 from pydantic_core import CoreSchema, core_schema
 
+from berth.messages.alike import Alike
 from berth.messages.requests import Amount, Amounts, Request
 
 
@@ -35,24 +36,32 @@ class StoredRequest(Request):
     resources: StoredAmounts  # pyright: ignore[reportIncompatibleVariableOverride] frozen, so it may be narrower
 
 
+_ALIKE = Alike()
+
+
+def read_stored(value: Any) -> Request:
+    """The request that `value` writes as events do, or is already."""
+    if isinstance(value, Request):
+        return value
+    found = _ALIKE.known(value)
+    if found is None:
+        found = StoredRequest.model_validate(value, extra="ignore")
+        _ALIKE.remember(value, found)
+    return found
+
+
 def _body(request: Request) -> dict[str, Any]:
     return request.body
 
 
 class _Stored:
-    """Reads a StoredRequest, or takes a request as it is, without a call into Python."""
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(read_stored)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        stored = handler.generate_schema(StoredRequest)
-        return core_schema.union_schema([stored, core_schema.is_instance_schema(Request)], mode="left_to_right")
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        assert schema["type"] == "union"
-        stored = schema["choices"][0]
-        assert not isinstance(stored, tuple)
-        return handler(stored)
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(StoredRequest.__pydantic_core_schema__)
 
 
 RequestField = Annotated[Request, _Stored, PlainSerializer(_body)]

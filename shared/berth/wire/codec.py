@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from berth.errors import CorruptRecord, InvalidCommand, Problem
 from berth.ids import LedgerId, Sequence, Term
+from berth.messages.alike import Alike
 from berth.messages.commands import Proposal, Wire
 from berth.messages.envelope import MESSAGE_BYTES_MAX, Record
 from berth.messages.events import EVENT_TYPES, Event, EventData
@@ -50,8 +51,7 @@ def request_digest(request: Request) -> str:
 
 def request_shape(request: Request) -> bytes:
     """The normalised body without its id: requests of one shape can be placed in the same places."""
-    body = {name: value for name, value in request.body.items() if name != "id"}
-    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(request.shape, option=orjson.OPT_SORT_KEYS)
 
 
 def body_digest(body: BaseModel) -> str:
@@ -212,18 +212,8 @@ class RecordHead:
 
 def encode_record(head: RecordHead, transactions: Listing[Listing[bytes]]) -> tuple[bytes, str]:
     """The bytes to store and their hash. `transactions` hold events as `encode_event` wrote them."""
-    front = orjson.dumps(
-        {
-            "v": 1,
-            "ledger_id": head.ledger_id,
-            "seq": head.sequence,
-            "term": head.term,
-            "leader": head.leader,
-            "barrier": head.barrier,
-            "at": head.at,
-            "prev_hash": head.prev_hash,
-        }
-    )
+    place = {"v": 1, "ledger_id": head.ledger_id, "seq": head.sequence, "term": head.term, "leader": head.leader}
+    front = orjson.dumps({**place, "barrier": head.barrier, "at": head.at, "prev_hash": head.prev_hash})
     events = b",".join(
         b'{"tx":%d,' % number + event[1:] for number, transaction in enumerate(transactions) for event in transaction
     )
@@ -373,6 +363,8 @@ def decode_proposal(payload: bytes) -> OfferedProposal:
 
 # --- requests at the edge -----------------------------------------------------------------------------
 
+_ALIKE = Alike()
+
 
 def decode_requests(payload: bytes) -> list[Request]:
     """The request documents in a message of `berth.v1.request.<namespace>`: strict, all or none.
@@ -381,13 +373,17 @@ def decode_requests(payload: bytes) -> list[Request]:
         InvalidCommand: naming the path, such as `requests[0].constraints[1].values`.
     """
     try:
-        strict_json(payload)
-    except ValueError as error:
-        raise InvalidCommand([Problem(path="requests", expected=f"is not JSON: {error}")]) from None
-    try:
-        return REQUEST_LIST.validate_json(payload)
+        documents: list[Any] = strict_json(payload)
+        known = _ALIKE.all_known(documents)
+        if known is not None:
+            return known
+        requests = REQUEST_LIST.validate_json(payload)
     except ValidationError as error:
         raise InvalidCommand(problems(error, root="requests")) from None
+    except ValueError as error:
+        raise InvalidCommand([Problem(path="requests", expected=f"is not JSON: {error}")]) from None
+    _ALIKE.remember_all(documents, requests)
+    return requests
 
 
 def encode_requests(requests: Listing[Request]) -> bytes:

@@ -4,6 +4,7 @@ import contextlib
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from berth.errors import InvalidCommand
 from berth.messages.documents import RESERVATION
 from berth.messages.requests import Request
-from berth.messages.stored import StoredRequest
+from berth.messages.stored import StoredRequest, read_stored
 from berth.messages.validation import parse
 from berth.wire.codec import decode_requests, encode_requests, request_digest
 
@@ -136,6 +137,31 @@ def test_a_request_survives_the_bus_and_the_ledger_unchanged() -> None:
     assert over_the_bus == request
     assert from_the_ledger.body == request.body
     assert request_digest(from_the_ledger) == request_digest(request)
+
+
+def test_requests_that_differ_in_their_id_alone_share_what_follows_from_their_shape() -> None:
+    first, second = ({**decoded(labels={"app": "web"}).document(), "id": name} for name in ("alike-1", "alike-2"))
+
+    decode_requests(orjson.dumps([first]))
+    (again,) = decode_requests(orjson.dumps([second]))
+    (other,) = decode_requests(orjson.dumps([{**second, "count": 2}]))
+
+    assert again.document() == second
+    assert other.count == 2
+    assert again.total == again.charge != other.total
+    assert read_stored(again.body) == read_stored({**again.body}) != read_stored({**again.body, "id": "alike-3"})
+    assert read_stored({**again.body, "id": "alike-3"}).body == {**again.body, "id": "alike-3"}
+
+
+@pytest.mark.parametrize(
+    "broken", [{"id": "No Name"}, {"id": 7}, {"resources": {"ram_mb": 16.0}}, {"count": True}, {"count": 1.0}]
+)
+def test_a_shape_that_is_known_excuses_nothing(broken: dict[str, Any]) -> None:
+    known = {"id": "strict-1", "namespace": "team-a", "resources": {"ram_mb": 16}, "count": 1}
+    decode_requests(orjson.dumps([known]))
+
+    with pytest.raises(InvalidCommand):
+        decode_requests(orjson.dumps([{**known, **broken}]))
 
 
 def test_a_default_that_is_written_out_does_not_change_the_digest() -> None:
