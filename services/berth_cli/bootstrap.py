@@ -42,7 +42,7 @@ class Size:
     raft: int = 3
     schedulers: int = 2
     quotas: int = 2
-    reservations: int = 1
+    reservations: int = 2
 
 
 # --- the folder -------------------------------------------------------------------------------------

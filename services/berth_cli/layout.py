@@ -121,7 +121,7 @@ def _roles(
         ),
         (subjects.QUOTA, tuple(f"quota-{number}" for number in range(1, wish.quotas + 1)), {}),
         (subjects.SCHEDULER, tuple(f"scheduler-{number}" for number in range(1, wish.schedulers + 1)), {}),
-        (subjects.RESERVATION, ("reservation-1",), {}),
+        (subjects.RESERVATION, ("reservation-1", "reservation-2"), {}),
         (subjects.CONSOLE, ("console",), {"PORT": str(addresses.console_port)}),
     ]
     if wish.nodes:

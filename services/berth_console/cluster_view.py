@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from berth.ids import NodeId, Sequence, Term
 from berth.model.fragmentation import Usage, total, usage_by_node
 from berth.model.ledger import State
+from berth.model.reservation import ReservationState
 from berth.resources import Resources
 from berth_console.web.read_models import Gauge, Overview
 
@@ -57,8 +58,24 @@ def gauges(state: State) -> Iterator[Gauge]:
     for name, _ in nodes:
         yield from _by_dimension("berth.node.used", "node", name, state.cluster.used_on(name))
     yield from _usage_gauges(usage_by_node(state))
+    yield from _reservation_gauges(state)
     for namespace in sorted(state.quotas.used):
         yield from _by_dimension("berth.quota.used", "namespace", namespace, state.quotas.used_by(namespace))
+
+
+def _reservation_gauges(state: State) -> Iterator[Gauge]:
+    """Broken promises with their cause, and the use of what is active."""
+    known = [state.reservations.reservations[name] for name in sorted(state.reservations.open)]
+    for one in known:
+        if one.missing:
+            cause = one.because.cause.value if one.because else "no_room"
+            labels = (("cause", cause), ("namespace", one.namespace), ("reservation", one.id))
+            yield Gauge("berth.reservation.missing", labels, one.missing)
+    active = [one for one in known if one.state is ReservationState.ACTIVE]
+    for one in active:
+        yield from _by_dimension("berth.reservation.used", "reservation", one.id, state.reservations.drawn_in_all(one))
+    for one in active:
+        yield from _by_dimension("berth.reservation.free", "reservation", one.id, state.reservations.undrawn(one))
 
 
 def _usage_gauges(usages: Mapping[NodeId, Usage]) -> Iterator[Gauge]:

@@ -7,6 +7,7 @@ with berth.blocking.connect("nats://127.0.0.1:4222", nkey="keys/client.nk") as c
 import asyncio
 from collections.abc import Coroutine, Generator, Iterable
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,6 +80,22 @@ class Cluster:
 
     def reserve(self, reservation: ReservationDocument) -> ReservationAnswer:
         return self.run(self._cluster.reserve(reservation))
+
+    def cancel_reservation(self, namespace: str, reservation: str, *, evict: bool = False) -> ReservationAnswer:
+        return self.run(self._cluster.cancel_reservation(namespace, reservation, evict=evict))
+
+    def extend_reservation(
+        self, namespace: str, reservation: str, *, end: datetime | None = None, count: int | None = None
+    ) -> ReservationAnswer:
+        return self.run(self._cluster.extend_reservation(namespace, reservation, end=end, count=count))
+
+    def shrink_reservation(
+        self, namespace: str, reservation: str, *, end: datetime | None = None, count: int | None = None
+    ) -> ReservationAnswer:
+        return self.run(self._cluster.shrink_reservation(namespace, reservation, end=end, count=count))
+
+    def skip_reservation(self, namespace: str, reservation: str) -> ReservationAnswer:
+        return self.run(self._cluster.skip_reservation(namespace, reservation))
 
     def leader(self) -> str | None:
         return self.run(self._cluster.raft.leader())

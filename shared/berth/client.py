@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncGenerator, Iterable
 from collections.abc import Sequence as Listing
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from berth.messages.commands import (
     ApplyQuotas,
     CancelReservation,
     CreateReservation,
+    ExtendReservation,
     Query,
     QueryAnswer,
     RaftCommand,
@@ -36,6 +38,9 @@ from berth.messages.commands import (
     RefusalCode,
     RemoveQuota,
     ReservationAnswer,
+    ReservationCommand,
+    ShrinkReservation,
+    SkipReservation,
     StopNamespace,
 )
 from berth.messages.decisions import Decision
@@ -215,10 +220,29 @@ class Cluster:
         """Book capacity; answered after commit. Raises Refused (with what would work) or Unreachable."""
         return await self._reservation(reservation.namespace, CreateReservation(reservation=reservation))
 
-    async def cancel_reservation(self, namespace: str, reservation: str) -> ReservationAnswer:
-        return await self._reservation(namespace, CancelReservation(reservation=reservation))
+    async def cancel_reservation(self, namespace: str, reservation: str, *, evict: bool = False) -> ReservationAnswer:
+        """End it, and its series. While work draws on it that is refused, unless it is to be evicted."""
+        return await self._reservation(namespace, CancelReservation(reservation=reservation, evict=evict))
 
-    async def _reservation(self, namespace: str, command: CreateReservation | CancelReservation) -> ReservationAnswer:
+    async def extend_reservation(
+        self, namespace: str, reservation: str, *, end: datetime | None = None, count: int | None = None
+    ) -> ReservationAnswer:
+        """A later `end`, a larger `count`, or both. Raises Refused, which says how far it may go."""
+        wanted = {"reservation": reservation, "end": end, "count": count}
+        return await self._reservation(namespace, ExtendReservation.model_validate(wanted))
+
+    async def shrink_reservation(
+        self, namespace: str, reservation: str, *, end: datetime | None = None, count: int | None = None
+    ) -> ReservationAnswer:
+        """An earlier `end`, a smaller `count`, or both; never less than what is drawn."""
+        wanted = {"reservation": reservation, "end": end, "count": count}
+        return await self._reservation(namespace, ShrinkReservation.model_validate(wanted))
+
+    async def skip_reservation(self, namespace: str, reservation: str) -> ReservationAnswer:
+        """Leave out one occurrence of a series that has not begun; the answer's `next` is the one after it."""
+        return await self._reservation(namespace, SkipReservation(reservation=reservation))
+
+    async def _reservation(self, namespace: str, command: ReservationCommand) -> ReservationAnswer:
         answer = await self._asking.command(
             subjects.RESERVE, command, ReservationAnswer, namespace=namespace, verb=command.verb
         )

@@ -72,7 +72,7 @@ def create_user(folder: Path, *, name: str, role: str, namespaces: Sequence[str]
 
 
 def standard_users(
-    folder: Path, *, raft: int = 3, schedulers: int = 2, quotas: int = 2, reservations: int = 1
+    folder: Path, *, raft: int = 3, schedulers: int = 2, quotas: int = 2, reservations: int = 2
 ) -> list[User]:
     """The users of one cluster: every process that `berth up` and compose run, `client` for every namespace,
     `admin`, `init`, `watch`, and `agent` for any node.

@@ -11,8 +11,8 @@ from berth.messages.requests import Request
 from berth.model import entitlement
 from berth.model.cluster import AllocationState
 from berth.model.ledger import State
-from berth.model.reservation import Reservation
-from berth.resources import BUILT_IN, Resources
+from berth.model.reservation import Reservation, ReservationState
+from berth.resources import BUILT_IN, NOTHING, Resources
 
 
 def decision_of(state: State, key: RequestKey) -> Decision | None:
@@ -63,9 +63,11 @@ def reservation_row(state: State, reservation: Reservation) -> dict[str, Any]:
     """As `berth reservation list` shows it and a command about it is answered; times are RFC 3339.
 
     `resources` are those of one unit, of which it has `count`; `held` says how many on which node; `used` is
-    what live allocations draw.
+    what live allocations draw, `free` what is held beside that, `charged` what counts in its namespace's usage,
+    used or not (R93). `missing`: units that are held nowhere, `because` of what. `next`: the open one of its series.
     """
-    body = reservation.body
+    body, table = reservation.body, state.reservations
+    is_active = reservation.state is ReservationState.ACTIVE
     return {
         "id": reservation.id,
         "namespace": reservation.namespace,
@@ -76,10 +78,35 @@ def reservation_row(state: State, reservation: Reservation) -> dict[str, Any]:
         "count": body.count,
         "held": [{"node": node, "count": count} for node, count in reservation.holds],
         "resources": amounts(body.resources),
-        "used": amounts(state.reservations.drawn_in_all(reservation)),
+        "used": amounts(table.drawn_in_all(reservation)),
+        "free": amounts(NOTHING if reservation.is_over else table.undrawn(reservation)),
+        "charged": amounts(table.charged(reservation) if is_active else NOTHING),
         "priority": body.priority,
+        "use": body.use.value,
         "on_expiry": body.on_expiry.value,
+        "grace_seconds": body.grace_seconds,
+        "on_node_loss": body.on_node_loss.value,
+        "owners": [owner.model_dump(mode="json", exclude_none=True) for owner in body.owners],
+        "missing": 0 if reservation.is_over else reservation.missing,
+        "because": None if reservation.because is None else reservation.because.written(),
+        "ended": None if reservation.ended is None else reservation.ended.value,
+        "series": body.series,
+        "occurrence": body.occurrence,
+        "recurrence": None if body.recurrence is None else body.recurrence.model_dump(mode="json", exclude_none=True),
+        "next": _next_of_series(state, reservation),
     }
+
+
+def _next_of_series(state: State, reservation: Reservation) -> str | None:
+    """The open reservation of the same series that comes after it."""
+    body = reservation.body
+    if body.series is None or not reservation.is_over:
+        return None
+    for name in state.reservations.open:
+        other = state.reservations.reservations[name].body
+        if other.series == body.series and other.occurrence > body.occurrence:
+            return name
+    return None
 
 
 def amounts(vector: Resources) -> dict[str, Any]:

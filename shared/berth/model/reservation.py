@@ -212,6 +212,13 @@ class Reservations:
             total += self.drawn_on(reservation.id, node)
         return total
 
+    def undrawn(self, reservation: Reservation) -> Resources:
+        """What it holds beyond what is drawn, all nodes together."""
+        total = NOTHING
+        for node, _ in reservation.holds:
+            total += self.held_on(reservation, node).beyond(self.drawn_on(reservation.id, node))
+        return total
+
     def undrawn_on(self, node: NodeId) -> Resources:
         """What active reservations still hold on `node` beyond what is drawn: taken, though nobody runs there."""
         total = NOTHING

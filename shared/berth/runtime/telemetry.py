@@ -221,6 +221,12 @@ GAUGES: dict[str, tuple[str, str]] = {
     "berth.cluster.utilization": ("1", "Used part of the capacity of all nodes that are not lost, by dimension."),
     "berth.cluster.fragmentation": ("1", "Stranded part of what is free on all nodes, by dimension."),
     "berth.requests": ("{request}", "Requests by namespace and status."),
+    "berth.reservation.missing": (
+        "{unit}",
+        "Units that an open reservation asks for and that are held nowhere: a promise broken, by cause.",
+    ),
+    "berth.reservation.used": ("1", "What is drawn from an active reservation, by dimension."),
+    "berth.reservation.free": ("1", "What an active reservation has left to draw, by dimension."),
     "berth.quota.used": ("1", "Usage of a namespace, by dimension, in the dimension's unit."),
 }
 """Computed from state when they are read, never counted up: unit and meaning by name."""

@@ -32,6 +32,7 @@ def test_a_cluster_has_every_service_and_its_demo_nodes() -> None:
         "scheduler-1",
         "scheduler-2",
         "reservation-1",
+        "reservation-2",
         "console",
         "agent",
     ]
