@@ -121,9 +121,13 @@ def a_reservation(
     namespace: str = TEAM_A,
     cpu: int = 4_000,
     ram: int = 0,
+    named: bool = True,
     **body: Any,
 ) -> Transaction:
-    """A reservation is created and held: `on={"n1": 2}` holds two units on n1. `body`: its other fields."""
+    """A reservation is created and held: `on={"n1": 2}` holds two units on n1. `body`: its other fields.
+
+    `named`: those nodes and no others will do.
+    """
     name = ReservationId(reservation)
     written = ReservationBody(
         id=name,
@@ -131,7 +135,7 @@ def a_reservation(
         count=sum(on.values()),
         start=start,
         end=end,
-        nodes=tuple(NodeId(node) for node in on),
+        nodes=tuple(NodeId(node) for node in on) if named else (),
         **body,
     )
     held = tuple(HeldOnNode(node=NodeId(node), count=count) for node, count in on.items())

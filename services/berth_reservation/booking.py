@@ -153,8 +153,9 @@ def _too_little(state: State, body: ReservationBody, at: int) -> Refusal:
     room = room_on(state, body, candidates(state, body), at)
     most = sorted(room, key=lambda name: (-room[name], name))
     found = _listed([f"{name} has room for {room[name]}" for name in most])
-    spread = ", not spread as asked" if sum(room.values()) >= body.count else ""
-    return _no(RefusalCode.CAPACITY, f"{sum(room.values())} of {body.count} units fit {window}{spread}: {found}")
+    units = min(body.count, sum(room.values()))
+    spread = ", but not spread as asked" if units == body.count else ""
+    return _no(RefusalCode.CAPACITY, f"{units} of {body.count} units fit {window}{spread}: {found}")
 
 
 def _with_advice(state: State, body: ReservationBody, namespace: Namespace, at: int, refusal: Refusal) -> Refusal:

@@ -51,6 +51,7 @@ def test_the_description_names_every_process_and_how_to_sign_in(shared_cluster: 
         "scheduler-1": "scheduler",
         "scheduler-2": "scheduler",
         "reservation-1": "reservation",
+        "reservation-2": "reservation",
         "console": "console",
         "agent": "agent",
     }

@@ -234,7 +234,7 @@ def _is_owned(reservation: Reservation, request: Request) -> bool:
     if not reservation.body.owners:
         return request.namespace == reservation.namespace
     return any(
-        owner.namespace == request.namespace and has_labels(request.labels, owner.labels)
+        owner.namespace in (None, request.namespace) and has_labels(request.labels, owner.labels)
         for owner in reservation.body.owners
     )
 

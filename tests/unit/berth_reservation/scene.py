@@ -12,11 +12,14 @@ from berth.ids import Namespace, Sequence, Term
 from berth.messages.commands import (
     CancelReservation,
     CreateReservation,
+    ExtendReservation,
     NoResponders,
     Proposal,
     ProposalAnswer,
     Refusal,
     ReservationAnswer,
+    ShrinkReservation,
+    SkipReservation,
 )
 from berth.messages.documents import RESERVATION
 from berth.messages.envelope import Record
@@ -67,8 +70,24 @@ class Scene:
         body = CreateReservation(reservation=RESERVATION.validate_python(written, strict=False))
         return self._ask(by, body, namespace, "create")
 
-    def cancel(self, name: str = "res1", *, by: int = 0, namespace: Namespace = TEAM_A) -> str:
-        return self._ask(by, CancelReservation(reservation=name), namespace, "cancel")
+    def cancel(self, name: str = "res1", *, by: int = 0, namespace: Namespace = TEAM_A, evict: bool = False) -> str:
+        return self._ask(by, CancelReservation(reservation=name, evict=evict), namespace, "cancel")
+
+    def skip(self, name: str = "res1") -> str:
+        return self._ask(0, SkipReservation(reservation=name), TEAM_A, "skip")
+
+    def extend(self, name: str = "res1", **wanted: Any) -> str:
+        body = ExtendReservation.model_validate({"reservation": name, **wanted})
+        return self._ask(0, body, TEAM_A, "extend")
+
+    def shrink(self, name: str = "res1", **wanted: Any) -> str:
+        body = ShrinkReservation.model_validate({"reservation": name, **wanted})
+        return self._ask(0, body, TEAM_A, "shrink")
+
+    def why(self, token: str) -> str | None:
+        """What a command was refused with; None: it was carried out."""
+        refusal = self.answers[token].refusal
+        return None if refusal is None else refusal.detail
 
     def _ask(self, by: int, body: Any, namespace: Namespace, verb: str) -> str:
         self._asked += 1
