@@ -257,7 +257,6 @@ def test_a_command_line_that_is_none_is_found() -> None:
         "doctor",
         "explain web --at 3",
         "ledger roll",
-        "reservation extend res1",
         "simulate --seeds 3",
     ],
 )

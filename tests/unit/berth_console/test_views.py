@@ -175,8 +175,21 @@ def test_a_reservation_row_shows_its_window_its_nodes_and_what_is_drawn() -> Non
             "held": [{"node": "n1", "count": 1}],
             "resources": {"cpu_millicores": 4_000, "ram_mb": 0, "disk_mb": 0, "instances": 0, "extended": {}},
             "used": {"cpu_millicores": 1_000, "ram_mb": 0, "disk_mb": 0, "instances": 1, "extended": {}},
+            "free": {"cpu_millicores": 3_000, "ram_mb": 0, "disk_mb": 0, "instances": 0, "extended": {}},
+            "charged": {"cpu_millicores": 4_000, "ram_mb": 0, "disk_mb": 0, "instances": 1, "extended": {}},
             "priority": 50,
+            "use": "restricted",
             "on_expiry": "keep",
+            "grace_seconds": 0,
+            "on_node_loss": "replace_down",
+            "owners": [],
+            "missing": 0,
+            "because": None,
+            "ended": None,
+            "series": None,
+            "occurrence": 1,
+            "recurrence": None,
+            "next": None,
         }
     ]
 

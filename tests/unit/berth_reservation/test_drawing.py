@@ -113,9 +113,8 @@ def test_aligned_use_beyond_the_hold_stays_within_the_owner_s_limit() -> None:
 
 def test_aligned_use_takes_nothing_that_is_held_for_others() -> None:
     scene = active(use="aligned", count=1)
-    scene.create(
-        id="other", nodes=["n1"], start="2026-01-01T00:30:00Z", duration_seconds=60, namespace=Namespace(TEAM_B)
-    )
+    half_past: dict[str, Any] = {"start": "2026-01-01T00:30:00Z", "duration_seconds": 60}
+    scene.create(id="other", nodes=["n1"], namespace=Namespace(TEAM_B), **half_past)
     scene.run()
 
     refused = refusal(scene, drawing(cpu=6_000))

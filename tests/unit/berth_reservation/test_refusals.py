@@ -109,4 +109,4 @@ def test_a_spread_that_there_is_no_room_for() -> None:
     answer = refused(state, count=4, spread=[{"topology_key": "zone"}], start=NINE, end=ELEVEN)
 
     assert "4 of 4 units fit" in answer.detail
-    assert "not spread as asked" in answer.detail
+    assert "but not spread as asked" in answer.detail
