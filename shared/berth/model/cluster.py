@@ -1,7 +1,7 @@
 """Nodes and allocations: what there is, what runs where, and how much of each node is taken."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 

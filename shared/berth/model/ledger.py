@@ -149,9 +149,11 @@ class State:
             data = event.data
             if not isinstance(data, AllocationsEnded | AllocationsReleasing) or data.reason is not ReasonCode.DRAINED:
                 continue
-            if any(isinstance(other.data, RequestPlaced) and other.key == event.key for other in transaction):
+            key = event.key
+            assert key is not None, f"I8: {event.type} names no request"
+            if any(isinstance(other.data, RequestPlaced) and other.key == key for other in transaction):
                 for name in data.ids:
-                    self.cluster.count_drained(self.cluster.allocations[_of_request(event)[0], name].node, moved=1)
+                    self.cluster.count_drained(self.cluster.allocations[key[0], name].node, moved=1)
 
     def touch(self, on: WakeOn, name: str, sequence: Sequence) -> None:
         self.changed.put((on, name), sequence)
