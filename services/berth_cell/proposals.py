@@ -98,7 +98,7 @@ def _quota(here: Situation) -> Iterator[Change]:
     for one in ruling.reasons if isinstance(ruling, Queue | Reject) else ():
         if one.dimension is None or one.needed is None:
             return
-        limit = "soft" if one.code is ReasonCode.QUOTA_CEILING else "hard"
+        limit = "hard" if one.code in (ReasonCode.QUOTA_HARD, ReasonCode.EXCEEDS_HARD) else "soft"
         missing = one.needed - (one.best_available or 0)
         to = limits[limit].get(one.dimension, quota.hard.get(one.dimension, 0)) + missing
         limits[limit][one.dimension] = to

@@ -9,11 +9,12 @@ from berth.messages.events import Wake, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
 from berth.model.charging import quota_scope
+from berth.model.claims import claim_of, has_debtors, may_reclaim
 from berth.model.entitlement import Assumption, is_stopped, never, shortfall
 from berth.model.feasibility import reservation_reason
 from berth.model.ledger import State
 from berth.model.priorities import Priorities
-from berth.model.victims import candidates, claim_of, has_debtors, may_preempt, may_reclaim, tier_of
+from berth.model.victims import candidates, may_preempt, tier_of
 from berth.resources import NOTHING, Resources
 
 NO_GRANT = Grant()
@@ -57,9 +58,17 @@ ON_QUEUE = (Wake(on=WakeOn.QUEUE),)
 
 
 def judge(
-    state: State, request: Request, missing: int, assumed: Assumption, priorities: Priorities | None = None
+    state: State,
+    request: Request,
+    missing: int,
+    assumed: Assumption,
+    priorities: Priorities | None = None,
+    *,
+    at: int | None = None,
 ) -> Ruling:
-    """Whether `missing` instances of `request` may be placed now, as far as quota and reservation go.
+    """Whether `missing` instances of `request` may be placed at `at`, as far as quota and reservation go.
+
+    `at`: milliseconds UTC, the ledger's time where it is not said.
 
     `priorities`: kept by who judges often, so that nobody looks for victims where there are none.
     """
@@ -79,11 +88,12 @@ def judge(
     too_much = never(state, request)
     if too_much:
         return Reject(too_much)
-    reasons = shortfall(state, request, amount)
+    at = state.at if at is None else max(at, state.at)
+    reasons = shortfall(state, request, amount, at=at)
     if reasons:
-        ruling = _at_others_cost(state, request, missing, assumed, priorities or Priorities(state))
+        ruling = _at_others_cost(state, request, missing, assumed, priorities or Priorities(state), at)
         return ruling or Queue(reasons, wakes_on(state, request, ON_QUOTA))
-    if assumed and shortfall(state, request, amount, assumed):
+    if assumed and shortfall(state, request, amount, assumed, at=at):
         return Wait()
     return Admit(amount, _grant(state, request, missing))
 
@@ -120,7 +130,7 @@ def _grant(state: State, request: Request, missing: int, *, quota_short: bool = 
 
 
 def _at_others_cost(
-    state: State, request: Request, missing: int, assumed: Assumption, priorities: Priorities
+    state: State, request: Request, missing: int, assumed: Assumption, priorities: Priorities, at: int
 ) -> Admit | Wait | None:
     """Where the quota would do without less important work of the namespace, or without what others use above
     soft: a scheduler says whose (R60).
@@ -134,11 +144,11 @@ def _at_others_cost(
     if not is_own and (claim is None or not has_debtors(state, claim)):
         return None
     freed: dict[Namespace, Resources] = {}
-    for one in candidates(state, request, grant, state.at, claim):
+    for one in candidates(state, request, grant, at, claim):
         if is_own or not tier_of(state, claim, one).is_unfavoured:  # alone, they would leave it borrowing
             freed[one.namespace] = freed.get(one.namespace, NOTHING) + one.charge
     without = {name: NOTHING.minus(gone) for name, gone in freed.items()}
-    if not without or shortfall(state, request, amount, without):
+    if not without or shortfall(state, request, amount, without, at=at):
         return None
     return Wait() if request.namespace in assumed else Admit(amount, grant)
 

@@ -320,6 +320,8 @@ class QuotaService:
     def _drive(self, now_ms: int) -> list[Effect]:
         for task in self._timers.due(now_ms):
             self._proposals.want(task)
+        for key in self._timers.looking(now_ms):
+            self._evaluations.waitlist.look_again(key)
         effects: list[Effect] = [*self._landed(self._proposals.overdue(now_ms), now_ms)]
         asks = self._evaluations.drive(now_ms)
         effects += [*self._proposals.collect(self.state, now_ms, self._next_id), *asks]

@@ -10,6 +10,7 @@ from berth.ids import Namespace, RequestId, RequestKey
 from berth.messages.events import RequestStatus
 from berth.model.ledger import State
 from berth.model.queue import RequestState
+from berth.model.victims import spared_until
 from berth_quota.bounds import Bounds
 from berth_quota.tasks import EndGrace, Forget, PassDeadline, Timed
 from berth_quota.transactions import graces
@@ -19,6 +20,8 @@ class Due(StrEnum):
     GRACE = "grace"
     DEADLINE = "deadline"
     FORGET = "forget"
+    RECLAIM = "reclaim"
+    """What others run has been spared for long enough (R65): who waits below its share looks again."""
 
 
 class Timers:
@@ -29,11 +32,13 @@ class Timers:
         self._bounds = bounds
         self._heap: list[tuple[int, Due, RequestKey]] = []
         self._deadlines: dict[RequestKey, int] = {}
+        self._looks: dict[RequestKey, int] = {}
 
     def load(self) -> None:
         """All timers, read anew from the state."""
         self._heap.clear()
         self._deadlines.clear()
+        self._looks.clear()
         for known in self._state.queue.requests.values():
             self.note(known, leaves=bool(known.live))
 
@@ -47,6 +52,7 @@ class Timers:
         grace = graces(self._state, known.live, known.request.namespace) if leaves else None
         if grace is not None:
             self._push(grace, Due.GRACE, key)
+        self._look_later(known, self._state.at)
         seconds = known.request.queue_deadline_seconds
         if known.status is not RequestStatus.QUEUED or seconds is None:
             self._deadlines.pop(key, None)
@@ -54,6 +60,27 @@ class Timers:
             began = known.decided_at if known.allocations else known.submitted_at
             self._deadlines[key] = began + seconds * 1000
             self._push(self._deadlines[key], Due.DEADLINE, key)
+
+    def _look_later(self, known: RequestState, at: int) -> None:
+        """When it waits below its share: when the next of what others run may be taken back."""
+        waits = known.status is RequestStatus.QUEUED
+        due = spared_until(self._state, known.request, at) if waits else None
+        if due is None:
+            self._looks.pop(known.key, None)
+        elif self._looks.get(known.key) != due:
+            self._looks[known.key] = due
+            self._push(due, Due.RECLAIM, known.key)
+
+    def looking(self, now_ms: int) -> list[RequestKey]:
+        """Who may find victims now although nothing changed; each is told again when there is more to find."""
+        keys = [key for key, due in self._looks.items() if due <= now_ms]
+        for key in keys:
+            known = self._state.queue.requests.get(key)
+            if known is None:
+                del self._looks[key]
+            else:
+                self._look_later(known, now_ms)
+        return keys
 
     def _push(self, due: int, what: Due, key: RequestKey) -> None:
         heapq.heappush(self._heap, (due, what, key))
@@ -79,6 +106,8 @@ class Timers:
                 case Due.DEADLINE:
                     if self._deadlines.get(key) == due:
                         tasks.append(PassDeadline(key=key))
+                case Due.RECLAIM:
+                    pass  # `looking` says who
                 case Due.FORGET:
                     forgotten.setdefault(key[0], []).append(key[1])
         many = self._bounds.forgotten_max

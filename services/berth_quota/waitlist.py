@@ -136,6 +136,13 @@ class Waitlist:
         if found is not None and found[1] is waiting and is_due(self._state, waiting):
             self._woken[found[0]] = None
 
+    def look_again(self, key: RequestKey) -> None:
+        """Time has passed, and with it what kept it waiting: it is driven although nothing changed."""
+        found = self._queued.get(key)
+        if found is not None:
+            found[1].judged_at = Sequence(0)
+            self.judged(found[1])
+
     def _lane_of(self, waiting: Waiting) -> Lane:
         shape = self._shape_of(waiting.request)
         waiting.size = len(shape)
@@ -248,14 +255,14 @@ class Waitlist:
             if not self._order.is_first(place):
                 self._order.push(place, lane)
                 continue
-            ruling = self._ruling(lane, waiting, place)
+            ruling = self._ruling(lane, waiting, place, now_ms)
             if ruling is not None:
                 ruled += 1
                 lane.take(waiting)
                 rule(lane, waiting, ruling)
                 self._list(lane)
 
-    def _ruling(self, lane: Lane, waiting: Waiting, place: Rank) -> Ruling | None:
+    def _ruling(self, lane: Lane, waiting: Waiting, place: Rank, now_ms: int) -> Ruling | None:
         """None: it is parked until something in flight is settled."""
         head = self._heads.before(waiting) if self._is_strict(waiting) else None
         if head is not None and (head.is_new or head.in_flight):
@@ -267,7 +274,8 @@ class Waitlist:
         if scope is not None and scope in self._blocked and self._blocked[scope] < place:
             self._parked[scope][lane] = None
             return None
-        ruling = judge(self._state, waiting.request, self.missing(waiting), self._assumed, self._priorities)
+        missing = self.missing(waiting)
+        ruling = judge(self._state, waiting.request, missing, self._assumed, self._priorities, at=now_ms)
         if not isinstance(ruling, Wait):
             return ruling
         assert scope is not None, "only a limit makes anybody wait for what is in flight"

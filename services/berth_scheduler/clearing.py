@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from berth.ids import AllocationKey, NodeId, RequestKey
 from berth.messages.commands import EvaluationItem
 from berth.messages.requests import Borrow, Request
+from berth.model.claims import Claim
 from berth.model.cluster import Allocation, AllocationState
 from berth.model.entitlement import shortfall_of
 from berth.model.feasibility import surroundings_of, why_not
 from berth.model.ledger import State
-from berth.model.victims import Claim, in_order, tier_of, why_not_taken
+from berth.model.victims import in_order, tier_of, why_not_taken
 from berth.resources import NOTHING, Resources
 from berth_scheduler.search import Search
 
@@ -242,7 +243,7 @@ class Clearing:
         amount = request.charge.times(self.missing)
         if request.reservation is not None or not (self.item.grant.quota_short or not self.may_borrow):
             return []
-        reasons = shortfall_of(self.state, request.namespace, amount, may_borrow=may_borrow)
+        reasons = shortfall_of(self.state, request.namespace, amount, may_borrow=may_borrow, at=self.search.at)
         return [reason.dimension for reason in reasons if reason.dimension is not None]
 
     def _more_leaving(self, before: list[Allocation], one: Allocation) -> list[Allocation]:

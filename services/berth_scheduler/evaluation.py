@@ -21,11 +21,11 @@ from berth.messages.commands import (
 )
 from berth.messages.envelope import Record
 from berth.messages.events import AllocationPlaced, RequestPlaced, Wake, WakeOn
+from berth.model.claims import claim_of, has_debtors
 from berth.model.cluster import AllocationState
 from berth.model.entitlement import shortfall
 from berth.model.ledger import State, requests_named
 from berth.model.priorities import Priorities
-from berth.model.victims import claim_of, has_debtors
 from berth_scheduler.assumed import Assumptions
 from berth_scheduler.board import Board
 from berth_scheduler.limits import Limits
@@ -187,7 +187,9 @@ class Evaluations:
     def _place(self, work: Work, at: int) -> Placed | Unplaceable:
         """Where it goes with nobody leaving for it."""
         request, missing = work.item.request, self._missing(work)
-        short = shortfall(self.state, request, request.charge.times(missing)) if work.item.grant.quota_short else ()
+        short = (
+            shortfall(self.state, request, request.charge.times(missing), at=at) if work.item.grant.quota_short else ()
+        )
         if short:
             return Unplaceable(reasons=short, wake=ON_QUOTA)
         return place(

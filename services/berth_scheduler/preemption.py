@@ -14,11 +14,12 @@ from berth.messages.commands import EvaluationItem
 from berth.messages.events import Event, How
 from berth.messages.reasons import ReasonCode
 from berth.model.check import check
+from berth.model.claims import Claim, claim_of
 from berth.model.cluster import Allocation
 from berth.model.entitlement import lending
 from berth.model.ledger import State
 from berth.model.lending import Member
-from berth.model.victims import Claim, candidates, claim_of, short_of, tier_of
+from berth.model.victims import candidates, short_of, tier_of
 from berth_scheduler.board import Board
 from berth_scheduler.clearing import Clearing, with_siblings
 from berth_scheduler.departure import Cause, departures
@@ -38,7 +39,7 @@ def preempt(board: Board, item: EvaluationItem, *, missing: int, at: int, seed: 
     found = candidates(state, request, item.grant, at, claim)
     if not found:
         return None
-    short = short_of(state, request, amount) if item.grant.quota_short else ()
+    short = short_of(state, request, amount, at) if item.grant.quota_short else ()
     asking = _Asking(board=board, item=item, missing=missing, at=at, seed=seed, claim=claim, short=short)
     for attempt in _attempts(state, claim, found, short):
         placed = asking.tried(attempt)

@@ -36,6 +36,7 @@ class ReasonCode(StrEnum):
     BEHIND_ANOTHER = "behind_another"
     QUOTA_HARD = "quota_hard"
     QUOTA_CEILING = "quota_ceiling"
+    QUOTA_GRACE_OVER = "quota_grace_over"
     WRONG_NODE = "wrong_node"
     CONSTRAINT_NOT_MET = "constraint_not_met"
     NO_ALTERNATIVE_MATCHES = "no_alternative_matches"
@@ -119,6 +120,7 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.BEHIND_ANOTHER: "the namespace is strict_fifo and another of its requests comes first",
     ReasonCode.QUOTA_HARD: "the namespace's hard quota is used up",
     ReasonCode.QUOTA_CEILING: "the namespace may not borrow or burst any further",
+    ReasonCode.QUOTA_GRACE_OVER: "the namespace has used more than its soft quota for longer than its grace",
     ReasonCode.WRONG_NODE: "it is not the node the request is pinned to",
     ReasonCode.CONSTRAINT_NOT_MET: "a required constraint does not hold",
     ReasonCode.NO_ALTERNATIVE_MATCHES: "none of the alternatives matches",

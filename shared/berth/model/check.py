@@ -328,7 +328,7 @@ def _judge_room(state: State, transaction: Transaction, at: int) -> Refusal | No
         if isinstance(data, RequestPlaced):
             for placed in data.allocations:
                 raised[placed.node] = raised.get(placed.node, NOTHING) + placed.charge
-            refusal = _judge_quota(state, event, data)
+            refusal = _judge_quota(state, event, data, at)
             if refusal is not None:
                 return refusal
         elif isinstance(data, ReservationCreated | ReservationHeld | ReservationActivated):
@@ -348,7 +348,7 @@ def _judge_room(state: State, transaction: Transaction, at: int) -> Refusal | No
     return None
 
 
-def _judge_quota(state: State, event: Event, data: RequestPlaced) -> Refusal | None:
+def _judge_quota(state: State, event: Event, data: RequestPlaced, at: int) -> Refusal | None:
     assert event.key is not None
     request = state.queue.requests[event.key].request
     amount = request.charge.times(len(data.allocations))
@@ -363,4 +363,4 @@ def _judge_quota(state: State, event: Event, data: RequestPlaced) -> Refusal | N
         amount = reservation_rules.beyond_holds(state, reservation, nodes, amount)
     if entitlement.is_stopped(state, request.namespace):
         return refuse(RefusalCode.QUOTA, f"{request.namespace} is held: nothing new is placed until it is resumed")
-    return entitlement.over_limit(state, payer, amount, may_borrow=request.borrow is Borrow.ALLOWED)
+    return entitlement.over_limit(state, payer, amount, may_borrow=request.borrow is Borrow.ALLOWED, at=at)

@@ -100,17 +100,26 @@ def is_stopped(state: State, namespace: Namespace) -> bool:
 # --- may it be charged? ---------------------------------------------------------------------------------
 
 
-def shortfall(state: State, request: Request, amount: Resources, assumed: Assumption = NOBODY) -> tuple[Reason, ...]:
-    """Why `amount` more may not be charged to the request's namespace now; () when it may.
+def shortfall(
+    state: State, request: Request, amount: Resources, assumed: Assumption = NOBODY, *, at: int | None = None
+) -> tuple[Reason, ...]:
+    """Why `amount` more may not be charged to the request's namespace at `at`; () when it may.
 
     `assumed` counts as used beside what is committed. One reason per dimension, in the dimension's unit.
+    `at`: milliseconds UTC, the ledger's time where it is not said; with it grace above `soft` runs out (R85).
     """
     may_borrow = request.borrow is Borrow.ALLOWED
-    return shortfall_of(state, request.namespace, amount, may_borrow=may_borrow, assumed=assumed)
+    return shortfall_of(state, request.namespace, amount, may_borrow=may_borrow, assumed=assumed, at=at)
 
 
 def shortfall_of(
-    state: State, namespace: Namespace, amount: Resources, *, may_borrow: bool, assumed: Assumption = NOBODY
+    state: State,
+    namespace: Namespace,
+    amount: Resources,
+    *,
+    may_borrow: bool,
+    assumed: Assumption = NOBODY,
+    at: int | None = None,
 ) -> tuple[Reason, ...]:
     """As `shortfall`, for whoever pays; an owner that must not borrow stays within `soft`."""
     quota = state.quotas.quotas.get(namespace)
@@ -125,10 +134,20 @@ def shortfall_of(
         if free is not None and wanted > free:
             reasons.append(_short(ReasonCode.QUOTA_HARD, dimension, wanted, free))
             continue
-        room = _room(quota, member, dimension, taken, may_borrow=may_borrow)
+        within_grace = not grace_is_over(state, quota, dimension, at)
+        room = _room(quota, member, dimension, taken, may_borrow=may_borrow and within_grace)
         if room is not None and wanted > room:
-            reasons.append(_short(ReasonCode.QUOTA_CEILING, dimension, wanted, room))
+            code = ReasonCode.QUOTA_CEILING if within_grace else ReasonCode.QUOTA_GRACE_OVER
+            reasons.append(_short(code, dimension, wanted, room))
     return tuple(reasons)
+
+
+def grace_is_over(state: State, quota: Quota, dimension: str, at: int | None = None) -> bool:
+    """Whether `soft` is as hard as `hard` by now: used for longer than its grace, or it grants none at all (R85)."""
+    if quota.grace_seconds is None or dimension not in quota.soft:
+        return False
+    ends = state.quotas.grace_ends(quota.namespace, dimension)
+    return quota.grace_seconds == 0 or (ends is not None and (state.at if at is None else at) >= ends)
 
 
 def _short(code: ReasonCode, dimension: str, wanted: int, free: int) -> Reason:
@@ -160,8 +179,10 @@ def never(state: State, request: Request) -> tuple[Reason, ...]:
     )
 
 
-def over_limit(state: State, namespace: Namespace, raised: Resources, *, may_borrow: bool) -> Refusal | None:
-    """Judged after a whole transaction, in the dimensions it raised: is the namespace above what it may use?"""
+def over_limit(
+    state: State, namespace: Namespace, raised: Resources, *, may_borrow: bool, at: int | None = None
+) -> Refusal | None:
+    """Judged after a whole transaction, in the dimensions it raised: is the namespace above what it may use at `at`?"""
     quota = state.quotas.quotas.get(namespace)
     if quota is None:
         return None
@@ -172,7 +193,8 @@ def over_limit(state: State, namespace: Namespace, raised: Resources, *, may_bor
         if dimension in quota.hard and taken > quota.hard[dimension]:
             detail = f"{namespace} would use {taken} of {dimension}, its hard quota is {quota.hard[dimension]}"
             return Refusal(code=RefusalCode.QUOTA, detail=detail)
-        room = _room(quota, member, dimension, taken, may_borrow=may_borrow)
+        within_grace = not grace_is_over(state, quota, dimension, at)
+        room = _room(quota, member, dimension, taken, may_borrow=may_borrow and within_grace)
         if room is not None and room < 0:
             detail = f"{namespace} would use {taken} of {dimension}, {-room} more than it may"
             return Refusal(code=RefusalCode.QUOTA, detail=detail)
@@ -222,8 +244,8 @@ def classes(state: State, namespace: Namespace) -> QuotaClasses:
     return QuotaClasses(guaranteed=guaranteed, borrowed=borrowed, burst=burst)
 
 
-def available(state: State, namespace: Namespace) -> dict[str, int | None]:
-    """How much more could be charged now, by dimension; negative in debt, None without limit.
+def available(state: State, namespace: Namespace, at: int | None = None) -> dict[str, int | None]:
+    """How much more could be charged at `at`, by dimension; negative in debt, None without limit.
 
     The built-in dimensions always, extended ones where a quota names them.
     """
@@ -235,7 +257,7 @@ def available(state: State, namespace: Namespace) -> dict[str, int | None]:
     found: dict[str, int | None] = dict.fromkeys(BUILT_IN)
     for dimension in governed(quota):
         taken = used.amount(dimension)
-        rooms = [_room(quota, member, dimension, taken, may_borrow=True)]
+        rooms = [_room(quota, member, dimension, taken, may_borrow=not grace_is_over(state, quota, dimension, at))]
         if dimension in quota.hard:
             rooms.append(quota.hard[dimension] - taken)
         found[dimension] = min(room for room in rooms if room is not None)

@@ -117,6 +117,8 @@ class Quotas:
 
     `decayed`: usage over time, of those namespaces whose quota has a half-life. `at`: domain time of the transaction
     that is being folded, milliseconds UTC.
+    `above`: since when (milliseconds UTC) a namespace whose quota has a grace period uses more than its `soft`,
+    by dimension (R85).
     `page`: derived, not state; `berth.model.entitlement` keeps it and trusts it only while the version agrees.
     """
 
@@ -125,6 +127,7 @@ class Quotas:
         self.cohorts: DigestedTable[CohortName, Cohort] = DigestedTable(journal, _describe_cohort)
         self.used: DigestedTable[Namespace, Resources] = DigestedTable(journal, _describe_usage)
         self.decayed: DigestedTable[Namespace, Decayed] = DigestedTable(journal, _describe_decayed)
+        self.above: DigestedTable[tuple[Namespace, str], int] = DigestedTable(journal, int)
         self.at = 0
         self.page: LendingPage | None = None
 
@@ -142,10 +145,16 @@ class Quotas:
 
     @property
     def digest(self) -> int:
-        return (self.quotas.digest + self.cohorts.digest + self.used.digest + self.decayed.digest) % 2**64
+        tables = (self.quotas, self.cohorts, self.used, self.decayed, self.above)
+        return sum(table.digest for table in tables) % 2**64
 
     def set_quota(self, quota: Quota) -> None:
+        before = self.quotas.get(quota.namespace)
         self.quotas.put(quota.namespace, quota)
+        if quota.grace_seconds is not None:
+            self._note_crossings(quota, self.used_by(quota.namespace), said_before=before)
+        elif before is not None:
+            self._forget_crossings(before)
         half_life = quota.usage_half_life_seconds
         if half_life is None:
             self._forget_past(quota.namespace)
@@ -156,12 +165,47 @@ class Quotas:
             self.decayed.put(quota.namespace, Decayed(amounts=amounts, at=self.at, half_life_ms=half_life * 1000))
 
     def remove_quota(self, namespace: Namespace) -> None:
+        self._forget_crossings(self.quotas[namespace])
         self.quotas.drop(namespace)
         self._forget_past(namespace)
 
     def _forget_past(self, namespace: Namespace) -> None:
         if namespace in self.decayed:
             self.decayed.drop(namespace)
+
+    def _note_usage(self, namespace: Namespace, total: Resources) -> None:
+        """It is about to use `total`."""
+        quota = self.quotas.get(namespace)
+        if quota is not None and quota.grace_seconds is not None:
+            self._note_crossings(quota, total)
+
+    def _note_crossings(self, quota: Quota, used: Resources, *, said_before: Quota | None = None) -> None:
+        """Grace begins where usage first crosses `soft`, and is clear again on return (R85)."""
+        if said_before is not None:
+            for dimension in said_before.soft:
+                if dimension not in quota.soft:
+                    self._is_above(quota.namespace, dimension, now=False)
+        for dimension, soft in quota.soft.items():
+            self._is_above(quota.namespace, dimension, now=used.amount(dimension) > soft)
+
+    def _forget_crossings(self, quota: Quota) -> None:
+        for dimension in quota.soft:
+            self._is_above(quota.namespace, dimension, now=False)
+
+    def _is_above(self, namespace: Namespace, dimension: str, *, now: bool) -> None:
+        before = (namespace, dimension) in self.above
+        if now and not before:
+            self.above.put((namespace, dimension), self.at)
+        elif before and not now:
+            self.above.drop((namespace, dimension))
+
+    def grace_ends(self, namespace: Namespace, dimension: str) -> int | None:
+        """When its grace above `soft` ends or ended (milliseconds UTC); None: no grace runs."""
+        quota = self.quotas.get(namespace)
+        since = self.above.get((namespace, dimension)) if self.above else None
+        if quota is None or quota.grace_seconds is None or since is None:
+            return None
+        return since + quota.grace_seconds * 1000
 
     def used_over_time(self, namespace: Namespace, at: int) -> Mapping[str, int]:
         """Decayed usage at `at` by dimension, in thousandths; empty where the quota has no half-life."""
@@ -175,12 +219,15 @@ class Quotas:
         if self.decayed:
             self._remember(namespace)
         if amount != NOTHING:
-            self.used.put(namespace, self.used.get(namespace, NOTHING) + amount)
+            total = self.used.get(namespace, NOTHING) + amount
+            self._note_usage(namespace, total)
+            self.used.put(namespace, total)
 
     def release(self, namespace: Namespace, amount: Resources) -> None:
         if self.decayed:
             self._remember(namespace)
         left = self.used_by(namespace) - amount
+        self._note_usage(namespace, left)
         if left != NOTHING:
             self.used.put(namespace, left)
         elif namespace in self.used:

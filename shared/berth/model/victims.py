@@ -6,20 +6,19 @@ take removed work off `state.quotas` inside a trial. Choice, minimality and node
 """
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
 from enum import IntEnum
 
-from berth.ids import CohortName, Namespace, NodeId, RequestKey
+from berth.ids import Namespace, NodeId, RequestKey
 from berth.messages.commands import Grant, Refusal, RefusalCode
 from berth.messages.documents import Preemption, Reclaim
 from berth.messages.requests import Request, RequestPreemption
 from berth.model import windows
-from berth.model.charging import draws_on
+from berth.model.charging import draws_on, quota_scope
+from berth.model.claims import Claim, claim_of, exceeds, level_of, may_reclaim
 from berth.model.cluster import Allocation, AllocationState
-from berth.model.entitlement import NOBODY, Assumption, classes, lending, shortfall
+from berth.model.entitlement import classes, lending, shortfall
 from berth.model.ledger import State
-from berth.model.lending import Member, ancestors
 from berth.resources import Resources
 
 
@@ -42,27 +41,6 @@ class Tier(IntEnum):
 Place = tuple[Tier, int, int, str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What `namespace` may take back for one request, as things stood before anything was taken.
-
-    `path`: its cohorts from the own one to the root. `fits_at`: the first node on the way up, the namespace
-    itself being 0, whose subtree quota covers the request (beyond the root: none does).
-    `wanted`: what the request asks for, in the dimensions that the quota governs.
-    """
-
-    namespace: Namespace
-    policy: Reclaim
-    priority: int
-    path: tuple[CohortName, ...]
-    fits_at: int
-    wanted: Mapping[str, int]
-
-    def is_favoured(self, level: int) -> bool:
-        """Whether it has advantage over whom it first shares `path[level - 1]` with."""
-        return self.fits_at < level
-
-
 # --- may anything be taken? -------------------------------------------------------------------------------
 
 
@@ -78,78 +56,6 @@ def _keeps_off(state: State, request: Request) -> Refusal | None:
     if quota is not None and quota.preemption is Preemption.NEVER:
         return _protected(f"the quota of {request.namespace} lets nobody evict")
     return None
-
-
-def may_reclaim(state: State, request: Request) -> bool:
-    """Whether `request` may take anything back from others of its cohort tree, as far as policies go (R62)."""
-    quota = state.quotas.quotas.get(request.namespace)
-    if quota is None or quota.cohort is None or quota.reclaim is Reclaim.NEVER:
-        return False
-    return request.preemption is not RequestPreemption.NEVER and request.reservation is None
-
-
-def claim_of(state: State, request: Request, amount: Resources, assumed: Assumption = NOBODY) -> Claim | None:
-    """What it may take back to be charged `amount` more; None where policies allow nothing."""
-    if not may_reclaim(state, request):
-        return None
-    quota = state.quotas.quotas[request.namespace]
-    assert quota.cohort is not None, "else it could reclaim nothing"
-    member = lending(state.quotas, assumed).namespaces[request.namespace]
-    wanted = {dimension: more for dimension, more in amount.dimensions() if dimension in member.nominal}
-    if not wanted:
-        return None
-    return Claim(
-        namespace=request.namespace,
-        policy=quota.reclaim,
-        priority=request.priority,
-        path=(quota.cohort, *ancestors(quota.cohort, state.quotas.cohorts)),
-        fits_at=_fits_at(member, wanted),
-        wanted=wanted,
-    )
-
-
-def _fits_at(member: Member, wanted: Mapping[str, int]) -> int:
-    """The walk up: what the unused local quota of each node covers is not asked of the next."""
-    level, rest = 0, dict(wanted)
-    node: Member | None = member
-    while node is not None:
-        if all(node.used.get(dimension, 0) + more <= node.nominal[dimension] for dimension, more in rest.items()):
-            return level
-        rest = {dimension: max(0, more - _unused(node, dimension)) for dimension, more in rest.items()}
-        node, level = node.parent, level + 1
-    return level
-
-
-def _unused(node: Member, dimension: str) -> int:
-    """What is left of the quota that it never lends."""
-    return max(0, node.local.get(dimension, 0) - node.used.get(dimension, 0))
-
-
-def has_debtors(state: State, claim: Claim) -> bool:
-    """Whether anybody in the tree uses more than its soft quota of what is asked for."""
-    members = lending(state.quotas).namespaces
-    return any(
-        name != claim.namespace and _exceeds(member, claim.wanted) and level_of(claim, member) is not None
-        for name, member in members.items()
-    )
-
-
-def level_of(claim: Claim, member: Member) -> int | None:
-    """At which node of the claim's way up `member` is met, 1 being the own cohort; None: in another tree."""
-    above = member.parent
-    while above is not None:
-        if above.name in claim.path:
-            return claim.path.index(CohortName(above.name)) + 1
-        above = above.parent
-    return None
-
-
-def _exceeds(member: Member, dimensions: Iterable[str]) -> bool:
-    return any(
-        member.used.get(dimension, 0) > member.nominal[dimension]
-        for dimension in dimensions
-        if dimension in member.nominal
-    )
 
 
 # --- candidates --------------------------------------------------------------------------------------------
@@ -193,7 +99,7 @@ def _debtors(state: State, claim: Claim) -> dict[Namespace, int]:
     """Who uses more than its soft quota of what is asked for, and how long what it runs is spared (ms, R65)."""
     found: dict[Namespace, int] = {}
     for name, member in lending(state.quotas).namespaces.items():
-        if name != claim.namespace and _exceeds(member, claim.wanted) and level_of(claim, member) is not None:
+        if name != claim.namespace and exceeds(member, claim.wanted) and level_of(claim, member) is not None:
             found[name] = _spared_seconds(state, name) * 1000
     return found
 
@@ -212,19 +118,26 @@ def _is_reclaimable(claim: Claim, one: Allocation) -> bool:
 
 
 def spared_until(state: State, request: Request, at: int) -> int | None:
-    """When the next of what others run becomes old enough to be taken back; None: nothing does (R65)."""
-    claim = claim_of(state, request, request.charge)
-    if claim is None:
+    """When the next of what others run may have been spared for long enough (R65), at the latest: look again then.
+
+    None where nobody spares anything. Milliseconds UTC, after `at`.
+    """
+    if not may_reclaim(state, request):
         return None
-    spared = {name: time for name, time in _debtors(state, claim).items() if time}
+    scope = quota_scope(state, request.namespace)
+    spared = {
+        name: quota.min_run_seconds * 1000
+        for name, quota in state.quotas.quotas.items()
+        if quota.min_run_seconds and name != request.namespace and quota_scope(state, name) == scope
+    }
     if not spared:
         return None
     times = [
         one.placed_at + spared[one.namespace]
         for one in state.cluster.allocations.values()
-        if one.state is AllocationState.PLACED and one.namespace in spared and _is_reclaimable(claim, one)
+        if one.state is AllocationState.PLACED and one.namespace in spared
     ]
-    return min((time for time in times if time > at), default=None)
+    return min((time for time in times if time > at), default=at + min(spared.values()))
 
 
 # --- order --------------------------------------------------------------------------------------------------
@@ -280,9 +193,9 @@ def _burst_of(state: State, namespace: Namespace) -> Collection[str]:
 # --- the law --------------------------------------------------------------------------------------------------
 
 
-def short_of(state: State, request: Request, amount: Resources) -> tuple[str, ...]:
+def short_of(state: State, request: Request, amount: Resources, at: int) -> tuple[str, ...]:
     """The dimensions in which the quota alone keeps `amount` from being charged."""
-    reasons = shortfall(state, request, amount)
+    reasons = shortfall(state, request, amount, at=at)
     return tuple(reason.dimension for reason in reasons if reason.dimension is not None)
 
 
@@ -301,7 +214,7 @@ def why_not_taken(state: State, claim: Claim, one: Allocation, dimensions: Colle
     goes = [dimension for dimension in dimensions if one.charge.amount(dimension)]
     node, shared = member, claim.path[level - 1]
     while node is not None and node.name != shared:
-        if not _exceeds(node, goes):
+        if not exceeds(node, goes):
             what = ", ".join(goes) or "anything that is short"
             return _protected(f"{one.id} cannot be taken: {node.name} uses no more than its quota of {what} (R61)")
         node = node.parent
@@ -354,7 +267,7 @@ def _why_not_reclaimed(
     claim = claim_of(state, request, amount)
     if claim is None:
         return _protected(f"{others[0].id} belongs to {others[0].namespace}, and {request.id} takes nothing back")
-    dimensions = short_of(state, request, amount) or lacking(state, request, nodes)
+    dimensions = short_of(state, request, amount, at) or lacking(state, request, nodes)
     dimensions = [dimension for dimension in dimensions if dimension in claim.wanted]
     unfavoured = [one for one in others if tier_of(state, claim, one).is_unfavoured]
     with state.journal.trial():

@@ -8,6 +8,7 @@ from berth.ids import Namespace, NodeId, RequestId
 from berth.messages.commands import Grant, Refusal, RefusalCode
 from berth.messages.requests import Request
 from berth.model import victims
+from berth.model.claims import claim_of
 from berth.model.cluster import Allocation
 from berth.model.ledger import State
 from tests.builders import (
@@ -184,7 +185,8 @@ def test_r65_what_has_just_begun_is_spared_as_long_as_its_quota_says() -> None:
     assert lawful(state, MINE, running(state, "r0"), T0 + 29 * SECOND) is not None
     assert lawful(state, MINE, running(state, "r0"), T0 + 30 * SECOND) is None
     assert victims.spared_until(state, MINE, T0 + 29 * SECOND) == T0 + 30 * SECOND
-    assert victims.spared_until(state, MINE, T0 + 40 * SECOND) is None
+    assert victims.spared_until(state, MINE, T0 + 40 * SECOND) == T0 + 70 * SECOND, "what begins now"
+    assert victims.spared_until(three_teams(), MINE, T0) is None
 
 
 def test_no_more_may_leave_than_the_quota_allows() -> None:
@@ -208,7 +210,7 @@ def test_nothing_is_taken_back_while_there_is_room() -> None:
 def test_what_is_short_is_known_from_the_quota_first_and_then_from_the_nodes() -> None:
     state = three_teams()
 
-    assert victims.short_of(state, MINE, MINE.charge) == (CPU,), "all 12 cores of the cohort are lent or used"
+    assert victims.short_of(state, MINE, MINE.charge, state.at) == (CPU,), "all 12 cores of the cohort are lent or used"
     assert victims.lacking(state, MINE, [NodeId("n1")]) == (CPU,)
     assert victims.lacking(state, a_request("mine", cpu=0), [NodeId("n1")]) == ()
 
@@ -234,7 +236,7 @@ def test_advantage_reaches_what_a_faculty_lent_to_another() -> None:
     state = two_faculties()
     happened(state, placed(a_request("a", cpu=4_000), "n1"))
     happened(state, placed(a_request("c", namespace=TEAM_C, cpu=2_000, count=4, min_count=1), "n1", "n1", "n1", "n1"))
-    claim = victims.claim_of(state, MINE, MINE.charge)
+    claim = claim_of(state, MINE, MINE.charge)
     assert claim is not None
     assert claim.fits_at == 1, "not team-a itself, but science"
 
@@ -281,7 +283,7 @@ def test_r60_burst_goes_first_then_borrowed_then_own_and_each_by_priority_and_ag
         request = a_request(f"r{number}", namespace=team, cpu=2_000, priority=priority)
         happened(state, placed(request, "n1"), at=T0 + number * SECOND)
     request = a_request("mine", cpu=2_000, priority=60)
-    claim = victims.claim_of(state, request, request.charge)
+    claim = claim_of(state, request, request.charge)
     grant = Grant(preempt=True, reclaim=True, max_evictions=9)
 
     found = victims.candidates(state, request, grant, state.at, claim)
@@ -300,7 +302,7 @@ def test_r60_whose_burst_is_used_up_comes_with_the_borrowers() -> None:
     for number, (team, priority) in enumerate(((TEAM_B, 50), (TEAM_B, 50), (TEAM_B, 50), (TEAM_B, 50), (TEAM_C, 40))):
         request = a_request(f"r{number}", namespace=team, cpu=2_000, priority=priority)
         happened(state, placed(request, "n1"), at=T0 + number * SECOND)
-    claim = victims.claim_of(state, MINE, MINE.charge)
+    claim = claim_of(state, MINE, MINE.charge)
     order: list[str] = []
 
     with state.journal.trial():
