@@ -6,6 +6,7 @@ back by registering again, empty.
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 ANSWER_WITHIN_SECONDS = 3.0
 """A registration is answered when it is committed, so this covers an election."""
 LEAVE_WITHIN_SECONDS = 5.0
+TICK_MS = 100
+"""What the nodes of one process send within that time leaves together."""
 _AGAIN_SECONDS_MAX = 0.25
 _REGISTERING_AT_ONCE = 256
 
@@ -137,13 +140,13 @@ class NodeReport:
         """Beats at the assigned interval; the first one comes somewhere in it, so that nodes do not beat in step."""
         subject = subjects.NODE_HEARTBEAT.of(node=self.node)
         payload = codec.encode(Heartbeat(node=self._document.id, session=self._around.session))
-        await asyncio.sleep(self._around.dice.random() * self._interval_ms / 1000)
+        await _rest(self._around.dice.random() * self._interval_ms)
         while True:
             try:
                 self._around.bus.publish(subject, payload)
             except Overloaded:
                 log.warning("heartbeat_dropped", extra={"node": self.node})
-            await asyncio.sleep(self._interval_ms / 1000)
+            await _rest(self._interval_ms)
 
     # --- allocations --------------------------------------------------------------------------------
 
@@ -151,7 +154,7 @@ class NodeReport:
         """Ask what should run and confirm what has stopped, until the node must register again."""
         pause = self._around.dice.random()
         while True:
-            await asyncio.sleep(pause * self._ask_every_ms / 1000)
+            await _rest(pause * self._ask_every_ms)
             pause = 1.0
             try:
                 answer = await self._ask(subjects.NODE_ALLOCATIONS, NodeAllocationsWanted(node=self._document.id))
@@ -185,6 +188,15 @@ class NodeReport:
             subject.of(node=self.node), codec.encode(body), within_seconds=within_seconds
         )
         return codec.decode(NodeAnswer, found.payload, root="answer")
+
+
+async def _rest(milliseconds: float) -> None:
+    """Sleep at least that long, until the next tick: what many nodes of one process send then leaves as one write,
+    and wakes each of its readers once.
+    """
+    now_ms = asyncio.get_running_loop().time() * 1000
+    due_ms = math.ceil((now_ms + milliseconds) / TICK_MS) * TICK_MS
+    await asyncio.sleep((due_ms - now_ms) / 1000)
 
 
 async def report_all(reports: list[NodeReport]) -> None:
