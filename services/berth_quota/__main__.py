@@ -3,13 +3,15 @@
 import sys
 
 from berth.effects import Identity
-from berth.runtime import process
+from berth.runtime import process, telemetry
 from berth_quota.service import QuotaService
 from berth_quota.settings import QuotaSettings
 
 
 def build(settings: QuotaSettings, identity: Identity) -> QuotaService:
-    return QuotaService(identity, settings.bounds)
+    service = QuotaService(identity, settings.bounds)
+    telemetry.observe("berth.queue.wakeups.missed", lambda: [(service.wakeups_missed, {})])
+    return service
 
 
 if __name__ == "__main__":

@@ -35,6 +35,10 @@ class Bounds:
     """Requests that are judged before others of the process have their turn: as many as 50 ms allow."""
     failures_max: int = 16
     """Wake-ups of one shape stop after this many failures in a row."""
+    sweep_ms: int = 45_000
+    """How often it is looked whether somebody waits who should have been woken."""
+    swept_max: int = 64
+    """Of how many shapes the first is tried then."""
     window_max: int = 256
     """Queued requests of one shape that are driven at one time, once some of them were placed."""
     in_progress_ms: int = 3_000

@@ -32,6 +32,7 @@ from berth_quota.tasks import Ruled
 from berth_quota.transactions import is_current
 from berth_quota.turns import Turns
 from berth_quota.waitlist import Waitlist
+from berth_quota.wakeups import is_due
 
 ITEM_BYTES = 400
 """What an item of an evaluation takes beside the request's body, generously."""
@@ -96,6 +97,8 @@ class Evaluations:
         if sent is not None and sent.waiting.attempt < known.attempt:
             placed = known.status is RequestStatus.PLACED and not sent.is_accepted
             self._land(sent, failed=False if placed else None)
+        if known.status is RequestStatus.PLACED:
+            self.waitlist.sweep.placed(known.key)
         waiting = self.undecided.pop(known.key, None)
         if waiting is not None:
             self.waitlist.decided(waiting)
@@ -109,6 +112,7 @@ class Evaluations:
 
     def news(self) -> None:
         """The state moved on: who came back because our view was old is judged again."""
+        self.waitlist.sweep.news()
         if any(on_news for _, _, on_news, _, _ in self._later):
             back = [entry for entry in self._later if entry[2]]
             self._later = [entry for entry in self._later if not entry[2]]
@@ -250,15 +254,17 @@ class Evaluations:
         self, lane: Lane, waiting: Waiting, reasons: tuple[Reason, ...], wake: tuple[Wake, ...], judged_at: Sequence
     ) -> None:
         """It is queued; one that is queued already for the same reasons, or that runs, is only remembered as judged,
-        unless something would wake it that the ledger does not name.
+        unless something would wake it that the ledger does not name. A sweep that nothing woke writes nothing: what
+        was said is true still.
         """
         if not waiting.is_new:
+            said = lane.is_swept and not is_due(self._state, waiting)
             waiting.judged_at = max(waiting.judged_at, judged_at)
             self.waitlist.judged(waiting)
             known = self._state.queue.requests.get(waiting.key)
             if known is None or known.status is not RequestStatus.QUEUED:
                 return
-            if same_reasons(known.reasons, reasons) and all(one in known.wake for one in wake):
+            if said or (same_reasons(known.reasons, reasons) and all(one in known.wake for one in wake)):
                 return
         self._proposals.want(Ruled(waiting=waiting, lane=lane, reasons=reasons, wake=wake, evaluated_at=judged_at))
 

@@ -8,7 +8,7 @@ is to be committed in `Proposals`; here each message finds its way and each outc
 from collections import deque
 
 from berth import subjects
-from berth.effects import Acknowledge, Effect, Identity, Message, PinLost, Publish
+from berth.effects import Acknowledge, Effect, Identity, Message, Note, PinLost, Publish
 from berth.ids import Namespace, RequestKey, Sequence
 from berth.messages.commands import (
     ApplyQuotas,
@@ -81,6 +81,11 @@ class QuotaService:
         undecided = len(self._evaluations.undecided) + len(self._evaluations)
         return len(self._deliveries) + undecided + len(self._proposals)
 
+    @property
+    def wakeups_missed(self) -> int:
+        """How many waited who should have been woken, as far as the sweep found them: 0, or there is a bug."""
+        return self._evaluations.waitlist.sweep.missed
+
     def _next_id(self) -> str:
         self._ids += 1
         return self._identity.token(self._ids)
@@ -118,6 +123,7 @@ class QuotaService:
             if is_stopped(self.state, namespace):
                 self._stopped(namespace)
         self._evaluations.news()
+        effects += [_missed(key) for key in self._evaluations.waitlist.sweep.take_found()]
         if record.elected is not None:
             self._proposals.leader_elected(now_ms)
         if not self.is_active and waitlist.wants_drive:
@@ -360,6 +366,10 @@ def _named(record: Record) -> dict[RequestKey, tuple[str | None, bool]]:
                     before[1] or isinstance(event.data, AllocationsReleasing),
                 )
     return named
+
+
+def _missed(key: RequestKey) -> Note:
+    return Note(name="wakeup_missed", fields={"namespace": key[0], "request": key[1]})
 
 
 def _limited(record: Record) -> list[Namespace]:

@@ -23,6 +23,7 @@ from berth_quota.growth import is_repair, wakes
 from berth_quota.heads import Heads
 from berth_quota.lanes import Lane, Waiting
 from berth_quota.order import Order
+from berth_quota.sweep import Sweep
 from berth_quota.wakeups import Wakeups, is_due
 
 Rule = Callable[[Lane, Waiting, Ruling], None]
@@ -44,6 +45,7 @@ class Waitlist:
         self._driven: dict[Lane, None] = {}
         self._order = Order(lambda lane: scope_of(state, lane.namespace), self._rank_of)
         self._heads = Heads()
+        self.sweep = Sweep(bounds, self._is_due)
         self._parked: dict[str, dict[Lane, None]] = {}
         self._blocked: dict[str, Rank] = {}
         self._serial = 0
@@ -194,6 +196,7 @@ class Waitlist:
         self._driven.clear()
         self._woken.clear()
         self._heads.forget_new()
+        self.sweep.clear()
         self._goes_on_ms = None
         for lane in list(self._lanes.values()):
             lane.arrivals.clear()
@@ -215,11 +218,14 @@ class Waitlist:
                 lane.again = True
             elif lane.queued:
                 self._start(lane, stop_after=self._bounds.failures_max)
+        for lane in self.sweep.lanes(list(self._lanes.values()), now_ms) if self._queued else ():
+            self._start(lane, stop_after=1, due_only=False, is_swept=True)
 
-    def _start(self, lane: Lane, *, stop_after: int | None, due_only: bool = True) -> None:
+    def _start(self, lane: Lane, *, stop_after: int | None, due_only: bool = True, is_swept: bool = False) -> None:
         if not self._bounds.drives_queued:
             return
-        lane.start(stop_after=stop_after, window=self._bounds.failures_max, due_only=due_only)
+        window = 1 if is_swept else self._bounds.failures_max
+        lane.start(stop_after=stop_after, window=window, due_only=due_only, is_swept=is_swept)
         self._driven[lane] = None
         self._list(lane)
 
@@ -229,7 +235,9 @@ class Waitlist:
         """When the drive goes on, or changes that came during it are taken at the latest (milliseconds UTC)."""
         if self._goes_on_ms is not None:
             return self._goes_on_ms
-        return self._taken_ms + self._bounds.gather_ms if self._driven and self._wakeups.has_news() else None
+        taken = self._taken_ms + self._bounds.gather_ms if self._driven and self._wakeups.has_news() else None
+        swept = self.sweep.deadline() if self._queued and self._bounds.drives_queued else None
+        return min((time for time in (taken, swept) if time is not None), default=None)
 
     def drive(self, rule: Rule, room: Callable[[], int], now_ms: int) -> None:
         """Rule on everybody who may go now, best first, as long as there is `room`.
@@ -295,6 +303,7 @@ class Waitlist:
         if not waiting.is_new:
             waiting.in_flight = True
             lane.out += 1
+            self.sweep.sent(lane, waiting)
 
     def answered(self, lane: Lane, waiting: Waiting, *, failed: bool | None) -> None:
         """It is in flight no longer: it failed, was placed, or (None) neither is known."""
@@ -310,6 +319,7 @@ class Waitlist:
             return
         if failed:
             lane.failures += 1
+            self.sweep.failed(waiting.key)
         elif failed is not None:
             lane.failures = 0
             lane.window = min(lane.window * 2, self._bounds.window_max)
@@ -368,7 +378,7 @@ class Waitlist:
     def _rest(self, lane: Lane) -> None:
         """Nobody of the lane may go: its drive may be over, and the lane itself."""
         if lane.is_over():
-            lane.cursor = None
+            lane.cursor, lane.is_swept = None, False
             self._driven.pop(lane, None)
             if lane.again and lane.queued:
                 self._start(lane, stop_after=self._bounds.failures_max)

@@ -212,6 +212,10 @@ GAUGES: dict[str, tuple[str, str]] = {
     "berth.ready": ("1", "1 where this process does its work, else 0."),
     "berth.halted": ("1", "1 where this process stopped its effects because it cannot fold."),
     "berth.quota.active": ("1", "1 on the quota service that does the work, 0 on one that stands by."),
+    "berth.queue.wakeups.missed": (
+        "{request}",
+        "Requests that a sweep found placeable and nothing had woken, since the process began: 0, or there is a bug.",
+    ),
     "berth.raft.term": ("{term}", "The raft term of this node."),
     "berth.raft.leader": ("1", "1 on the node that leads, else 0."),
     "berth.node.used": ("1", "Used part of a node's capacity, by dimension."),

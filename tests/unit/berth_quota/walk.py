@@ -17,6 +17,7 @@ from berth.effects import (
     Identity,
     InProgress,
     Message,
+    Note,
     PinLost,
     Propose,
     Publish,
@@ -147,6 +148,7 @@ class Walk:
     handles: list[str] = field(default_factory=list[str])
     in_progress: list[int] = field(default_factory=list[int])
     nudges: list[str | None] = field(default_factory=list["str | None"])
+    missed: list[tuple[str, str]] = field(default_factory=list["tuple[str, str]"])
     replies: list[object] = field(default_factory=list[object])
     log: list[str] = field(default_factory=list[str])
 
@@ -362,6 +364,8 @@ class Walk:
                     self.log.append(f"acknowledge {delivery.stream_sequence}")
                 case InProgress(delivery=delivery):
                     self.in_progress.append(delivery.stream_sequence)
+                case Note(name="wakeup_missed", fields=fields):
+                    self.missed.append((fields["namespace"], fields["request"]))
                 case Reply(body=body):
                     self.replies.append(body)
                 case other:
