@@ -43,7 +43,7 @@ COMMANDS: dict[str, Entry] = {
     "events": Entry(module="berth_cli.ledger", help="The ledger as a story."),
     "audit": Entry(module="berth_cli.ledger", help="Replay the ledger and check every invariant."),
     "schema": Entry(module="berth_cli.ledger", help="Every event type with its schema."),
-    "nodes": Entry(module="berth_cli.nodes", help="List, show, cordon, uncordon, drain.", group=True),
+    "nodes": Entry(module="berth_cli.nodes", help="List, show, cordon, uncordon, drain, remove.", group=True),
     "top": Entry(module="berth_cli.top", help="How full and how fragmented nodes are, by node or label."),
     "defrag": Entry(module="berth_cli.defrag", help="Which moves would let more requests fit; nothing is moved."),
     "quota": Entry(module="berth_cli.quotas", help="Limits of namespaces and cohorts.", group=True),

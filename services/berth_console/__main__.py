@@ -14,13 +14,13 @@ from berth_console.service import ConsoleService
 from berth_console.settings import ConsoleSettings
 from berth_console.traces import TraceLimits, TraceStore
 from berth_console.web.server import serving
-from berth_console.what_if import explained, moves_proposed, planned
+from berth_console.what_if import explained, moves_proposed, planned, still_there
 
 
 def build(settings: ConsoleSettings, identity: Identity) -> ConsoleService:
     del identity  # a console asks and proposes nothing, so it needs no ids
     limits = TraceLimits(traces=settings.traces_max, bytes=settings.trace_bytes_max)
-    what_if = {"plan": planned, "explain": explained, "defrag": moves_proposed}
+    what_if = {"plan": planned, "explain": explained, "defrag": moves_proposed, "drain": still_there}
     return ConsoleService(traces=TraceStore(limits), what_if=what_if)
 
 

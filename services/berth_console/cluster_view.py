@@ -57,6 +57,7 @@ def gauges(state: State) -> Iterator[Gauge]:
         yield from _by_dimension("berth.node.capacity", "node", name, node.capacity)
     for name, _ in nodes:
         yield from _by_dimension("berth.node.used", "node", name, state.cluster.used_on(name))
+    yield from _drain_gauges(state)
     yield from _usage_gauges(usage_by_node(state))
     yield from _reservation_gauges(state)
     for namespace in sorted(state.quotas.used):
@@ -76,6 +77,20 @@ def _reservation_gauges(state: State) -> Iterator[Gauge]:
         yield from _by_dimension("berth.reservation.used", "reservation", one.id, state.reservations.drawn_in_all(one))
     for one in active:
         yield from _by_dimension("berth.reservation.free", "reservation", one.id, state.reservations.undrawn(one))
+
+
+def _drain_gauges(state: State) -> Iterator[Gauge]:
+    """How far each drain has come."""
+    draining = [(name, node.drain) for name, node in sorted(state.cluster.nodes.items()) if node.drain is not None]
+    for name, drain in draining:
+        yield Gauge("berth.node.drain.moved", (("node", name),), drain.moved)
+    for name, drain in draining:
+        yield Gauge("berth.node.drain.evicted", (("node", name),), drain.departed - drain.moved)
+    for name, _ in draining:
+        yield Gauge("berth.node.drain.left", (("node", name),), len(state.cluster.on_node(name)))
+    for name, drain in draining:
+        if drain.until is not None:
+            yield Gauge("berth.node.drain.deadline", (("node", name),), drain.until / 1000)
 
 
 def _usage_gauges(usages: Mapping[NodeId, Usage]) -> Iterator[Gauge]:

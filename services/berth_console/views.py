@@ -4,18 +4,19 @@ Pure: state in, rows out, each with the cursor by which a page can go on behind 
 numbers by dimension, as in events; times are RFC 3339. Rows come in the order of their names.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from berth.ids import Namespace, RequestId, RequestKey
+from berth.ids import Namespace, NodeId, RequestId, RequestKey
+from berth.messages.documents import time_text
 from berth.model.answers import amounts, reservation_row
-from berth.model.cluster import Allocation, Node
+from berth.model.cluster import Allocation, AllocationState, Drain, Node
 from berth.model.fragmentation import Usage, usage_by_node
 from berth.model.ledger import State
 from berth.model.ordering import NOBODY_WAITS, Line
 from berth.model.read_models import Row, quota_explanation, quota_row, request_rows
-from berth.resources import Resources
 from berth.subjects import CLUSTER
 
 Rows = Iterator[tuple[str, Row]]
@@ -66,7 +67,7 @@ def allocations(state: State, wanted: Selection) -> Rows:
 def nodes(state: State, wanted: Selection) -> Rows:
     """`berth nodes list`: nodes belong to no namespace."""
     for id in _names_behind((id for id in state.cluster.nodes if not wanted.ids or id in wanted.ids), wanted.after):
-        yield id, node_row(state.cluster.nodes[id], state.cluster.used_on(id))
+        yield id, node_row(state, state.cluster.nodes[id])
 
 
 def quotas(state: State, wanted: Selection) -> Rows:
@@ -113,18 +114,35 @@ def allocation_row(allocation: Allocation) -> Row:
     }
 
 
-def node_row(node: Node, used: Resources) -> Row:
-    """`used`: by live allocations; what reservations hold besides is not in it."""
+def node_row(state: State, node: Node) -> Row:
+    """`used`: by live allocations; what reservations hold besides is not in it. `drain`: None while there is none."""
     return {
         "id": node.id,
         "state": node.state.value,
         "schedulable": node.schedulable,
         "draining": node.draining,
+        "drain": None if node.drain is None else drain_row(state, node.id, node.drain),
         "capacity": amounts(node.capacity),
         "reserved": amounts(node.reserved),
-        "used": amounts(used),
+        "used": amounts(state.cluster.used_on(node.id)),
         "labels": dict(node.labels),
         "taints": [taint.model_dump(mode="json") for taint in node.taints],
+    }
+
+
+def drain_row(state: State, node: NodeId, drain: Drain) -> Row:
+    """How far it has come, in allocations: `left` ones still run there, `releasing` ones have been told to stop.
+
+    `moved` went elsewhere in the transaction that took them away, `evicted` found no place at once.
+    """
+    left = Counter(one.state for one in state.cluster.on_node(node).values())
+    return {
+        "since": time_text(drain.since),
+        "deadline": None if drain.until is None else time_text(drain.until),
+        "moved": drain.moved,
+        "evicted": drain.departed - drain.moved,
+        "left": left[AllocationState.PLACED],
+        "releasing": left[AllocationState.RELEASING],
     }
 
 

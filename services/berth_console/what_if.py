@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from berth.errors import InvalidCommand, NotFound, Problem
-from berth.ids import Namespace, RequestId
+from berth.ids import Namespace, NodeId, RequestId
 from berth.messages.commands import Query
 from berth.messages.requests import Document, Request
 from berth.messages.validation import problems
@@ -15,6 +15,7 @@ from berth.subjects import CLUSTER
 from berth_cell.defrag import propose
 from berth_cell.explain import explain
 from berth_cell.plan import plan
+from berth_cell.staying import staying
 
 REQUESTS_MAX = 256
 """A Cell decides while the console waits; more belong into `berth plan --cluster`, offline."""
@@ -80,6 +81,21 @@ def moves_proposed(state: State, namespace: str, query: Query, now_ms: int) -> R
     if namespace != CLUSTER:
         raise InvalidCommand([Problem(path="namespace", expected="expected none: moves concern the whole cluster")])
     return propose(state, at_ms=now_ms, moves=document.moves)
+
+
+def still_there(state: State, namespace: str, query: Query, now_ms: int) -> Row:
+    """What the drain of the one node that the query names has still to take from it, and what that waits for.
+
+    One namespace sees what is its own.
+
+    Raises:
+        InvalidCommand: not exactly one id. NotFound: no such node.
+    """
+    if len(query.ids) != 1:
+        raise InvalidCommand([Problem(path="ids", expected="expected exactly one")])
+    found = staying(state, NodeId(query.ids[0]), at_ms=now_ms)
+    waiting = [row for row in found if namespace in (CLUSTER, row["namespace"])]
+    return {"id": query.ids[0], "waiting": waiting}
 
 
 def explained(state: State, namespace: str, query: Query, now_ms: int) -> Row:

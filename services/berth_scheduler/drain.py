@@ -18,7 +18,7 @@ from berth.messages.events import (
     Transaction,
     about,
 )
-from berth.messages.reasons import ReasonCode
+from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request, Reschedule
 from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, AllocationState, Drain
@@ -27,7 +27,8 @@ from berth.model.queue import RequestState
 from berth_scheduler.board import Board
 from berth_scheduler.departure import Cause, departures
 from berth_scheduler.placement import instance_names
-from berth_scheduler.search import search_for
+from berth_scheduler.search import Search, search_for
+from berth_scheduler.unplaceable import explained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,15 +111,36 @@ def _other_nodes(
 ) -> list[NodeId]:
     """Nodes for as many of `leaving` as have another place, at best all."""
     with board.state.journal.trial():
-        if not request.grace_seconds:  # they are gone before the others come
-            for allocation in leaving:
-                _vacate(board.state, allocation, at)
-        board.renew()
-        search = search_for(board, request, at=at, attempt=attempt, seed=seed)
+        search = _search(board, request, leaving, at=at, attempt=attempt, seed=seed)
         search.at_least(1, len(leaving))
         nodes = [board.ids[position] for position in search.picks]
         search.clear()
     return nodes
+
+
+def why_it_stays(board: Board, key: RequestKey, *, at: int) -> tuple[Reason, ...]:
+    """Why none of the request's instances on draining nodes has another place at `at` (milliseconds UTC); () if one
+    has. Their `nodes` sum to the nodes of the cluster.
+    """
+    state = board.state
+    known, leaving = state.queue.requests[key], _leaving(state, key)
+    with state.journal.trial():
+        search = _search(board, known.request, leaving, at=at, attempt=known.attempt, seed="")
+        if search.at_least(1, 1):
+            search.clear()
+            return ()
+        return explained(search, least=1).reasons
+
+
+def _search(
+    board: Board, request: Request, leaving: list[Allocation], *, at: int, attempt: Attempt, seed: str
+) -> Search:
+    """A search as if they had left; in a trial. With grace they leave only after the others have come."""
+    if not request.grace_seconds:
+        for allocation in leaving:
+            _vacate(board.state, allocation, at)
+    board.renew()
+    return search_for(board, request, at=at, attempt=attempt, seed=seed)
 
 
 def _vacate(state: State, allocation: Allocation, at: int) -> None:

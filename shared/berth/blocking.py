@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from berth import client
-from berth.messages.commands import ReservationAnswer
+from berth.messages.commands import AdminAnswer, ReservationAnswer
 from berth.messages.decisions import Decision
 from berth.messages.documents import ReservationDocument
 from berth.messages.requests import Request
@@ -96,6 +96,24 @@ class Cluster:
 
     def skip_reservation(self, namespace: str, reservation: str) -> ReservationAnswer:
         return self.run(self._cluster.skip_reservation(namespace, reservation))
+
+    def node(self, node: str) -> dict[str, Any]:
+        return self.run(self._cluster.nodes.show(node))
+
+    def cordon(self, node: str) -> AdminAnswer:
+        return self.run(self._cluster.nodes.cordon(node))
+
+    def uncordon(self, node: str) -> AdminAnswer:
+        return self.run(self._cluster.nodes.uncordon(node))
+
+    def drain(self, node: str, *, deadline_seconds: int | None = None) -> AdminAnswer:
+        return self.run(self._cluster.nodes.drain(node, deadline_seconds=deadline_seconds))
+
+    def drained(self, node: str, *, timeout: float | None = None) -> dict[str, Any]:
+        return self.run(self._cluster.nodes.drained(node, timeout=timeout))
+
+    def remove_node(self, node: str, *, force: bool = False) -> AdminAnswer:
+        return self.run(self._cluster.nodes.remove(node, force=force))
 
     def leader(self) -> str | None:
         return self.run(self._cluster.raft.leader())

@@ -46,8 +46,9 @@ from berth.messages.commands import (
 from berth.messages.decisions import Decision
 from berth.messages.documents import CohortDocument, QuotaDocument, ReservationDocument, StopPolicy
 from berth.messages.events import RequestStatus
-from berth.messages.node_commands import SetNode
+from berth.messages.node_commands import NodeCommand, SetNode
 from berth.messages.requests import Request
+from berth.node_care import Nodes
 from berth.runtime import telemetry
 from berth.subjects import Subject
 from berth.submitting import Submissions
@@ -116,6 +117,7 @@ class Cluster:
 
     def __init__(self, bus: ClientConnection, spans: telemetry.Spans, *, home: str = subjects.CLUSTER) -> None:
         self.raft = Raft(self)
+        self.nodes = Nodes(self)
         self._bus = bus
         self._home = home
         self._asking = Asking(bus)
@@ -265,7 +267,10 @@ class Cluster:
         return await self._admin(subjects.ADMIN_QUOTA, StopNamespace(namespace=Namespace(namespace), policy=policy))
 
     async def set_node(self, command: SetNode) -> AdminAnswer:
-        """Cordon, uncordon, start or stop a drain."""
+        """Cordon, uncordon, start or stop a drain; `nodes` has a word for each of them."""
+        return await self.command_node(command)
+
+    async def command_node(self, command: NodeCommand) -> AdminAnswer:
         return await self._admin(subjects.ADMIN_NODE, command)
 
     async def transfer_leadership(self, to: str | None = None) -> AdminAnswer:

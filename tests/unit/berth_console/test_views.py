@@ -2,15 +2,27 @@
 
 import pytest
 
-from berth.ids import Attempt, NodeId, Sequence
-from berth.messages.events import Event, NodeChanged, RequestQueued, ReservationEnded, Wake, WakeOn, about
+from berth.ids import AllocationId, Attempt, NodeId, Sequence
+from berth.messages.events import (
+    AllocationPlaced,
+    AllocationsEnded,
+    Event,
+    How,
+    NodeChanged,
+    RequestPlaced,
+    RequestQueued,
+    ReservationEnded,
+    Wake,
+    WakeOn,
+    about,
+)
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Effect, Request, Taint
 from berth.messages.reservation_events import ReservationStatus
 from berth.model.ledger import State
 from berth.model.read_models import Row
 from berth_console import views
-from berth_console.cluster_view import ClusterView
+from berth_console.cluster_view import ClusterView, gauges
 from berth_console.views import Rows, Selection
 from tests.builders import (
     HOUR,
@@ -141,6 +153,38 @@ def test_a_node_row_shows_capacity_and_use() -> None:
     assert row["taints"] == [{"key": "dedicated", "value": "gpu", "effect": "no_schedule"}]
     assert (row["capacity"]["cpu_millicores"], row["used"]["cpu_millicores"]) == (8_000, 2_000)
     assert (row["used"]["instances"], row["used"]["disk_mb"], row["used"]["extended"]) == (1, 0, {})
+
+
+def test_a_node_row_shows_how_far_its_drain_has_come() -> None:
+    state = a_state(a_node("n1"), a_node("n2"), placed(a_request("web"), "n1"), placed(a_request("db"), "n1"))
+    assert rows(views.nodes(state, ALL))[0]["drain"] is None
+    happened(state, (Event(NodeChanged(node=NodeId("n1"), draining=True, drain_until=T0 + 60_000)),))
+    leaves = AllocationsEnded(ids=(AllocationId("web.0"),), how=How.EVICTED, reason=ReasonCode.DRAINED)
+    charge = a_request("web").charge
+    comes = RequestPlaced(allocations=(AllocationPlaced(id=AllocationId("web.0.1"), node=NodeId("n2"), charge=charge),))
+    key = a_request("web").key
+    happened(state, (about(key, leaves, attempt=Attempt(2)), about(key, comes, attempt=Attempt(2))))
+
+    row = rows(views.nodes(state, ALL))[0]
+
+    assert (row["draining"], row["drain"]) == (
+        True,
+        {
+            "since": "2026-01-01T00:00:00Z",
+            "deadline": "2026-01-01T00:01:00Z",
+            "moved": 1,
+            "evicted": 0,
+            "left": 1,
+            "releasing": 0,
+        },
+    )
+    drain = {gauge.name: gauge.value for gauge in gauges(state) if "drain" in gauge.name}
+    assert drain == {
+        "berth.node.drain.moved": 1,
+        "berth.node.drain.evicted": 0,
+        "berth.node.drain.left": 1,
+        "berth.node.drain.deadline": (T0 + 60_000) / 1000,
+    }
 
 
 def test_a_quota_row_shows_limits_and_use_by_dimension() -> None:
