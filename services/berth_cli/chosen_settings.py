@@ -24,6 +24,7 @@ FIXED = frozenset(
         "nats_url",
         "nkey_file",
         "data_dir",
+        "snapshot_dir",
         "log_format",
         "members",
         "replicas",

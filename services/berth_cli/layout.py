@@ -90,6 +90,7 @@ def services(
                 "NATS_URL": addresses.nats_url,
                 "NKEY_FILE": str(folder.keys / f"{name}.nk"),
                 "DATA_DIR": str(folder.data(name)),
+                **_where_snapshots_are(role, folder),
                 "LOG_FORMAT": "json",
                 **own,
             }
@@ -107,6 +108,11 @@ def services(
                 )
             )
     return made
+
+
+def _where_snapshots_are(role: str, folder: Folder) -> dict[str, str]:
+    """Services share theirs; a raft node trusts its own disk only, and agents fold nothing."""
+    return {} if role in (subjects.RAFT, subjects.AGENT) else {"SNAPSHOT_DIR": str(folder.data("snapshots"))}
 
 
 def _roles(

@@ -16,6 +16,7 @@ from berth.messages.commands import Committed
 from berth.messages.envelope import Tip, why_not_valid
 from berth.model.ledger import State
 from berth.ports import Clock, Ledger, StoredMessage
+from berth.runtime.snapshots import Snapshots
 from berth.wire.codec import OfferedProposal, decode_record
 from berth_raft.appending import RETRY_S, Stored, store
 from berth_raft.commit import Answer, Committer, barrier
@@ -48,9 +49,10 @@ class Leadership:
         may_be_lost: Callable[[NodeId], bool],
         on_active: Callable[[bool], None],
         observer: Observer,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self.state = state
-        self.stream_sequence = Sequence(0)
+        self.stream_sequence = state.sequence
         self.counts = Counts()
         self.election: ElectionControl | None = None
         self._node_id = node_id
@@ -62,6 +64,7 @@ class Leadership:
         self._may_be_lost = may_be_lost
         self._on_active = on_active
         self._observer = observer
+        self._snapshots = snapshots
         self._role = RoleChanged(role=Role.FOLLOWER, term=0, leader=None, active=False)
         self._committer: Committer | None = None
         self._arrived: deque[StoredMessage] = deque()
@@ -113,6 +116,9 @@ class Leadership:
     # ------------------------------------------------------------------ following
 
     async def _follow(self) -> None:
+        if self.state.tip is not None:  # a snapshot brought it, and perhaps nothing follows
+            self._tell_tip()
+            self._election.adopt_term(self.state.tip.term)
         async for batch in self._ledger.follow(self.stream_sequence):
             if self.counts.halted_at is not None:
                 continue  # nothing more is folded, so nothing more is kept
@@ -122,7 +128,13 @@ class Leadership:
                 self._set_caught_up()
             elif self._committer is None:
                 self._drain()
+            self._look_for_snapshot()
             self._wake.set()
+
+    def _look_for_snapshot(self) -> None:
+        """Followers write them, never the leader (RAFT section 2, "Stalls")."""
+        if self._snapshots is not None and self._role.role is Role.FOLLOWER and self.counts.halted_at is None:
+            self._snapshots.look(self.state)
 
     def _set_caught_up(self) -> None:
         if not self._caught_up.is_set() and self.state.tip is not None and self.counts.halted_at is None:

@@ -17,6 +17,8 @@ from berth.adapters.permissions import DISCONNECTS
 from berth.adapters.system_clock import SystemClock
 from berth.errors import BerthError, InvalidSetting
 from berth.ports import Envelope
+from berth.runtime.process import kept_snapshots
+from berth.runtime.snapshots import Snapshots
 from berth.subjects import WATCH
 from berth_raft import hard_state
 from berth_raft.core.effects import Amnesiac, HardState, RoleChanged
@@ -101,6 +103,9 @@ class Machine:
     def _on_lost(self, why: str) -> None:
         """Called on whichever loop the connection belongs to."""
         self._main.call_soon_threadsafe(self._lost, why)
+
+    def snapshots(self) -> Snapshots | None:
+        return kept_snapshots(self._settings)
 
     def promises(self, *, ledger_term: int) -> hard_state.KeptPromises:
         """In a ledger without a barrier nobody has voted yet, so the first promises are made at once."""

@@ -30,6 +30,7 @@ from berth.messages.commands import (
 from berth.model.ledger import State
 from berth.ports import Clock, Envelope
 from berth.runtime import traceparent
+from berth.runtime.snapshots import Snapshots
 from berth.runtime.telemetry import Spans
 from berth.wire import codec
 from berth_raft.commit import Answer
@@ -89,6 +90,10 @@ class Outside(Protocol):
 
     async def watch(self, ended: Callable[[str], None]) -> None:
         """Calls `ended` with the user of each connection that ends, where this node may know; until it is closed."""
+        ...
+
+    def snapshots(self) -> Snapshots | None:
+        """What this node starts from and writes, on its own disk; None: it reads the whole ledger."""
         ...
 
     def promises(self, *, ledger_term: int) -> Promises:
@@ -158,8 +163,11 @@ class RaftNode:
         api = await JetStreamApi.open(self._ledger_bus)
         await _until_reached(lambda: check_ledger_stream(api, replicas=self._settings.replicas))
         ledger = await JetStreamLedger.open(self._ledger_bus, LedgerSettings(consumer=self._settings.user))
+        state, snapshots = State(), self._outside.snapshots()
+        if snapshots is not None:
+            await snapshots.restore(state, ledger)
         self._leadership = Leadership(
-            State(),
+            state,
             node_id=self._settings.user,
             ledger=ledger,
             clock=self._clock,
@@ -169,6 +177,7 @@ class RaftNode:
             may_be_lost=self._may_be_lost,
             on_active=self._on_active,
             observer=CommitObserver(self._spans, self._clock),
+            snapshots=snapshots,
         )
         observe(self._leadership)
         promises = self._outside.promises(ledger_term=await _until_reached(lambda: _last_term(ledger)))

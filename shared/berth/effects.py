@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from berth.ids import Sequence
 from berth.messages.commands import Proposal
 from berth.messages.envelope import Record
+from berth.model.ledger import State
 from berth.subjects import Subject
 
 
@@ -176,6 +177,11 @@ class Service(Protocol):
     @property
     def subscriptions(self) -> tuple[Subject, ...]:
         """What this service takes messages of; answers to its own questions reach it besides."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """All that it remembers of the ledger: put here from a snapshot, before `replay` folds the rest."""
         ...
 
     @property

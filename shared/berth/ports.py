@@ -172,3 +172,19 @@ class RequestQueue(Protocol):
             Unreachable, TimedOut: it may not be stored; it comes again.
         """
         ...
+
+
+class SnapshotStore(Protocol):
+    """Where snapshots are kept, by the position of their last record. Losing one costs time, nothing else."""
+
+    async def stored(self) -> list[Sequence]:
+        """The positions that there are snapshots of, newest first."""
+        ...
+
+    async def read(self, sequence: Sequence) -> bytes | None:
+        """What was stored for that position; None when it is not there any more or cannot be read."""
+        ...
+
+    async def write(self, sequence: Sequence, payload: bytes) -> None:
+        """Store it whole or not at all; what is older than the one before it may be forgotten."""
+        ...

@@ -8,6 +8,7 @@ from berth.effects import Effect, Identity, Message, Note, Reply
 from berth.ids import Sequence
 from berth.messages.commands import AdminAnswer
 from berth.messages.envelope import Record
+from berth.model.ledger import State
 from berth.runtime import process
 from berth.runtime.settings import ServiceSettings
 
@@ -23,6 +24,7 @@ class Example:
     subscriptions = (subjects.ADMIN_QUOTA, subjects.REQUEST)
 
     def __init__(self, identity: Identity) -> None:
+        self.state = State()
         self.sequence = Sequence(0)
         self._identity = identity
 

@@ -17,11 +17,13 @@ from berth.model.ledger import State
 from berth.model.queue import RequestState
 from berth.model.windows import free_now
 from berth.subjects import DEADLETTER_STREAM
+from berth.wire import snapshots
 from berth.wire.codec import decode_record, request_digest
 from berth_quota.admission import Admit, judge
 from berth_scheduler.board import Board
 from berth_scheduler.placement import Placed, place
 from berth_scheduler.preemption import preempt
+from tests.same_state import assert_same
 from tests.simulation.cluster_clients import Client, Wish
 from tests.simulation.cluster_world import ClusterWorld
 from tests.simulation.witness import written
@@ -79,6 +81,7 @@ def check_everything(world: ClusterWorld, clients: list[Client]) -> History:
     check_nodes_hold_what_they_were_given(history.state)
     check_usage_is_what_a_recount_finds(history.state)
     check_everybody_knows_the_same(world, history.state)
+    check_snapshots_make_no_difference(world)
     check_nothing_is_left(world)
     check_each_wish_has_one_outcome(history, clients)
     check_what_waits_has_a_reason(history.state)
@@ -134,6 +137,24 @@ def check_everybody_knows_the_same(world: ClusterWorld, state: State) -> None:
     for name, process in world.processes.items():
         found = process.service.state
         assert (found.sequence, found.digest()) == (state.sequence, state.digest()), f"I11: {name} knows otherwise"
+
+
+def check_snapshots_make_no_difference(world: ClusterWorld) -> None:
+    """I12: who began with a snapshot, and the tail folded onto any snapshot there is, have what everything folds to."""
+    records = [decode_record(payload) for payload in world.records]
+    whole = State()
+    for record in records:
+        whole.fold(record)
+    for process in world.processes.values():
+        if not process.service.state.journal.recording:
+            assert_same(process.service.state, whole)
+    for store in (world.snapshots, *world.raft.snapshots.values()):
+        for payload in store.files.values():
+            state, head = State(), snapshots.read_head(payload)
+            snapshots.decode_into(state, payload, head)
+            for record in records[head.tip.sequence :]:
+                state.fold(record)
+            assert_same(state, whole)
 
 
 def check_nothing_is_left(world: ClusterWorld) -> None:

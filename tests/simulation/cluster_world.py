@@ -26,15 +26,17 @@ from berth.messages.events import Transaction
 from berth.model.ledger import State
 from berth.runtime.logs import TextLines
 from berth.runtime.runner import Runner, Surroundings
+from berth.runtime.snapshots import Snapshots
 from berth.sim.faults import NO_FAULTS, NetworkFaults
 from berth.sim.network import SimulatedBus
+from berth.sim.snapshots import SimulatedSnapshots, at_once
 from berth.sim.virtual_time import SimulatedClock
 from berth.subjects import REQUEST, REQUESTS_STREAM
 from berth_agent.reporting import NodeReport, surroundings
 from berth_quota.service import QuotaService
 from berth_reservation.service import ReservationService
 from berth_scheduler.service import SchedulerService
-from tests.simulation.commit_world import MEMBERS, CommitWorld
+from tests.simulation.commit_world import MEMBERS, SNAPSHOT_EVERY_EVENTS, CommitWorld
 from tests.simulation.witness import Promises, Witnessed
 
 Maker = Callable[[Identity], Any]
@@ -101,6 +103,8 @@ class ClusterWorld:
     processes: dict[str, Process] = field(default_factory=dict[str, Process])
     agents: dict[str, Agent] = field(default_factory=dict[str, Agent])
     nodes: dict[str, NodeDocument] = field(default_factory=dict[str, NodeDocument])
+    snapshots: SimulatedSnapshots = field(default_factory=SimulatedSnapshots)
+    """Of the services, which share them; each raft node has its own."""
     _starts: int = 0
 
     def __post_init__(self) -> None:
@@ -143,7 +147,7 @@ class ClusterWorld:
     # --- processes ------------------------------------------------------------------------------------------
 
     async def start(self, name: str) -> None:
-        """The process `name` begins: it knows nothing but the ledger."""
+        """The process `name` begins: it knows nothing but the ledger and the snapshots."""
         self._starts += 1
         identity = Identity(user=name, boot=f"b{self._starts}")
         service = self.services[name](identity)
@@ -152,11 +156,16 @@ class ClusterWorld:
         queue = await JetStreamQueue.open(bus) if REQUEST in service.subscriptions else None
         clock = SimulatedClock(skew_ms=self._skew())
         runner = Runner(
-            Witnessed(service, self.promises), identity, Surroundings(bus=bus, ledger=ledger, clock=clock, queue=queue)
+            Witnessed(service, self.promises),
+            identity,
+            Surroundings(bus=bus, ledger=ledger, clock=clock, queue=queue, snapshots=self._snapshots(name)),
         )
         stopping = asyncio.Event()
         task = asyncio.create_task(runner.run(stopping), name=name)
         self.processes[name] = Process(service=service, runner=runner, bus=bus, task=task, stopping=stopping)
+
+    def _snapshots(self, name: str) -> Snapshots:
+        return Snapshots(self.snapshots, user=name, every_events=SNAPSHOT_EVERY_EVENTS, copy=at_once)
 
     def _skew(self) -> int:
         return self.dice.randint(-self.skew_ms, self.skew_ms)

@@ -16,10 +16,12 @@ from berth.ids import LedgerId, Sequence
 from berth.messages.commands import Proposal, ProposalAnswer, RefusalCode
 from berth.messages.events import Transaction
 from berth.ports import Appended, Envelope
+from berth.runtime.snapshots import Snapshots
 from berth.runtime.telemetry import NoSpans
 from berth.sim.faults import NO_FAULTS, NetworkFaults
 from berth.sim.jetstream import SimulatedJetStream
 from berth.sim.network import SimulatedBus, SimulatedNetwork
+from berth.sim.snapshots import SimulatedSnapshots, at_once
 from berth.sim.virtual_time import SimulatedClock
 from berth.wire import codec
 from berth_raft.commit import first_record
@@ -32,6 +34,8 @@ from berth_raft.settings import RaftNodeSettings
 MEMBERS = ("raft-1", "raft-2", "raft-3")
 STORMY = NetworkFaults(delay_us=(50, 20_000), dropped_permille=20, doubled_permille=20)
 ANSWER_WITHIN_S = 0.5
+SNAPSHOT_EVERY_EVENTS = 40
+"""So few that a process that starts again begins with one, in nearly every world."""
 
 
 @dataclass(slots=True)
@@ -68,6 +72,11 @@ class SimulatedMachine:
     async def watch(self, ended: Callable[[str], None]) -> None:
         self._world.network.on_disconnect.append(ended)
 
+    def snapshots(self) -> Snapshots:
+        return Snapshots(
+            self._world.snapshots[self._name], user=self._name, every_events=SNAPSHOT_EVERY_EVENTS, copy=at_once
+        )
+
     def promises(self, *, ledger_term: int) -> Disk:
         del ledger_term
         return self._world.disks[self._name]
@@ -95,6 +104,7 @@ class CommitWorld:
         self.jetstream = SimulatedJetStream(self.network, Random(seed + 2), mishap_permille=0)
         self.mishap_permille = mishap_permille
         self.disks = {name: Disk() for name in MEMBERS}
+        self.snapshots = {name: SimulatedSnapshots() for name in MEMBERS}
         self.nodes: dict[str, RaftNode] = {}
         self.machines: dict[str, SimulatedMachine] = {}
         self.skews_ms: dict[str, int] = {}

@@ -3,7 +3,8 @@
 And one that must not be: what a scheduler assumes spares refusals, it is no part of the law.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from berth.effects import Acknowledge, Effect, Message
 from berth.ids import Sequence, Term
 from berth.messages.commands import Refusal
 from berth.model.ledger import ChangeKey
+from berth.wire import snapshots
 from berth.wire.codec import OfferedTransaction
+from berth.wire.snapshots import SnapshotUnusable
 from berth_quota.service import QuotaService
 from berth_quota.waitlist import Waitlist
 from berth_raft.commit import Committer
@@ -28,7 +31,7 @@ def first_violation(services: Mapping[str, type] | None = None) -> str | None:
     for seed in range(SEEDS_ENOUGH):
         try:
             storm(seed, services={**SERVICES, **(services or {})})
-        except (AssertionError, TimeoutError) as found:
+        except (AssertionError, TimeoutError, SnapshotUnusable) as found:
             return repr(found)
     return None
 
@@ -98,6 +101,41 @@ class AnswersBeforeTheAppend(Leadership):
 @pytest.mark.slow
 def test_a_leader_that_answers_before_the_append_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("berth_raft.process.Leadership", AnswersBeforeTheAppend)
+
+    assert first_violation() is not None
+
+
+def forgets(member: str) -> Callable[[Any], Any]:
+    """What a snapshot is written with, but without one member of whatever has it."""
+    whole = snapshots.plain
+
+    def plain(value: Any) -> Any:
+        found = whole(value)
+        if hasattr(found, "pop"):
+            found.pop(member, None)
+        return found
+
+    return plain
+
+
+@pytest.mark.slow
+def test_a_snapshot_that_forgets_why_requests_ended_is_found_by_whoever_wrote_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("berth.wire.snapshots.plain", forgets("ended"))
+
+    found = first_violation()
+
+    assert found is not None and "snapshot" in found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("member", ["ended", "until"])
+def test_a_snapshot_that_forgets_something_is_found_where_it_was_used(
+    member: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("berth.wire.snapshots.plain", forgets(member))
+    monkeypatch.setattr("berth.wire.snapshots.encode_verified", snapshots.encode)
 
     assert first_violation() is not None
 

@@ -8,6 +8,7 @@ from berth.ids import Sequence
 from berth.messages.commands import ProposalAnswer
 from berth.messages.envelope import Record
 from berth.messages.events import Transaction
+from berth.model.ledger import State
 from berth.wire.codec import encode_event
 
 Bytes = tuple[bytes, ...]
@@ -44,6 +45,10 @@ class Witnessed:
         self.role: str = service.role
         self.subscriptions = service.subscriptions
         self._promises = promises
+
+    @property
+    def state(self) -> State:
+        return self.service.state
 
     @property
     def sequence(self) -> Sequence:

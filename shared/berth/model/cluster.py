@@ -254,6 +254,12 @@ class Cluster:
             drain = replace(drain, departed=drain.departed + departed, moved=drain.moved + moved)
             self.nodes.put(name, replace(node, drain=drain))
 
+    def index(self) -> None:
+        """Find what follows from allocations that were restored from a snapshot."""
+        for allocation in self.allocations.values():
+            if allocation.is_live:
+                self.occupy(allocation)
+
     def recount(self) -> dict[NodeId, Resources]:
         """`used` computed anew from the live allocations (R-rules on leaks: it must equal the running sums)."""
         total: dict[NodeId, Resources] = {}

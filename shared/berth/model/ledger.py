@@ -52,7 +52,7 @@ class State:
         self.ledger_id = LedgerId("")
         self.members: tuple[str, ...] = ()
         self.level = ""
-        self.events_folded = 0
+        self.counts: Table[str, int] = Table(self.journal)
 
     @cached_property
     def census(self) -> Census:
@@ -67,6 +67,11 @@ class State:
     def at(self) -> int:
         """Domain time of the last record, milliseconds UTC."""
         return self.tip.at if self.tip else 0
+
+    @property
+    def events_folded(self) -> int:
+        """How many events made this state."""
+        return self.counts.get("events", 0)
 
     def digests(self) -> dict[str, str]:
         """One digest per sub-state, 16 hex digits each."""
@@ -135,7 +140,7 @@ class State:
     def _finish(
         self, transaction: Transaction, decided: Mapping[RequestKey, RequestState], at: int, sequence: Sequence
     ) -> None:
-        self.events_folded += len(transaction)
+        self.counts.put("events", self.counts.get("events", 0) + len(transaction))
         if len(transaction) > 1:
             self._count_moves(transaction)
         victims = _evicted(self, transaction) if len(decided) > 1 else ()

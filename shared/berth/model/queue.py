@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from berth.ids import AllocationId, Attempt, RequestKey, Sequence
 from berth.messages.events import RequestStatus, Wake
 from berth.messages.reasons import Reason, ReasonCode
-from berth.messages.requests import Request
+from berth.messages.stored import RequestField
 from berth.model.tables import DigestedTable, Journal, Table
 
 SETTLED = frozenset(
@@ -29,7 +29,7 @@ class RequestState(NamedTuple):
     `decided`: sequence of its last change, `victims`: what its placement evicted, for the decision.
     """
 
-    request: Request
+    request: RequestField
     digest: str
     status: RequestStatus
     attempt: Attempt

@@ -169,6 +169,12 @@ class Reservations:
         elif reservation.id in self.open:
             self.open.drop(reservation.id)
 
+    def index(self) -> None:
+        """Find what follows from reservations that were restored from a snapshot."""
+        for name in self.open:
+            for node, count in self.reservations[name].holds:
+                self.on_node(node).put(name, count)
+
     def held_on(self, reservation: Reservation, node: NodeId) -> Resources:
         """What an open reservation holds on `node`, drawn or not."""
         return reservation.unit.times(self.on_node(node).get(reservation.id, 0))

@@ -5,9 +5,10 @@ records, each change remembers what it replaced, so a transaction that turns out
 taken back exactly. What must live here: every mutation. What must not: meaning.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 import orjson
@@ -18,6 +19,8 @@ V = TypeVar("V")
 _ABSENT: Final = object()
 _MODULUS = 2**64
 UNHASHED_MAX = 2_048
+RECOUNTED = 16
+"""Rows of a restored table that are hashed again: enough to notice that this release describes rows otherwise."""
 
 
 class Journal:
@@ -84,6 +87,15 @@ class Table(dict[K, V], Generic[K, V]):
         found: dict[K, None] = {}
         self._readers = (*self._readers, found)
         return found
+
+    def restore(self, rows: Iterable[tuple[K, V]]) -> None:
+        """Take in the rows of a snapshot, in their order; there were none, and no reader is told."""
+        assert not self, "a snapshot is taken in before anything is folded"
+        self.update(rows)
+
+    def reset(self) -> None:
+        """As if nothing had been restored."""
+        self.clear()
 
     def put(self, key: K, value: V) -> None:
         journal = self.journal
@@ -162,6 +174,29 @@ class DigestedTable(Table[K, V]):
     def digest(self) -> int:
         self._hash()
         return self._digest
+
+    def reset(self) -> None:
+        super().reset()
+        self._hashes.clear()
+        self._unhashed.clear()
+        self._digest = 0
+
+    def row_hashes(self) -> list[int]:
+        """The hash of each row, in the order of the rows."""
+        self._hash()
+        return [self._hashes[key] for key in self]
+
+    def restore_hashes(self, hashes: Iterable[int]) -> None:
+        """What `row_hashes` said of the rows that were just restored: they need not be hashed again.
+
+        Raises:
+            ValueError: these are not the hashes of these rows (a few are counted again).
+        """
+        self._hashes = dict(zip(self, hashes, strict=True))
+        for key in islice(self, RECOUNTED):
+            if self._hashes[key] != row_hash(key, self._describe(self[key])):
+                raise ValueError(f"the hash of {key} is not that of its row")
+        self._digest = sum(self._hashes.values()) % _MODULUS
 
     def _hash(self) -> None:
         hashes, describe, total = self._hashes, self._describe, self._digest

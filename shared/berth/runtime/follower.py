@@ -4,7 +4,7 @@ A message that is no record of this history is foreign: ignored, counted and rep
 alike (RAFT section 2, step 8). A message that is the next record of this history and cannot be read is
 not foreign: whoever skipped it would know less than the others, so the follower halts. Positions are
 (ledger_id, sequence, hash): a history other than the one that was folded ends the process, which then
-folds again from nothing.
+starts from the last snapshot of the history that is there, or from nothing.
 """
 
 import asyncio
@@ -56,6 +56,11 @@ class Follower:
         self.foreign = 0
         self._announced = Sequence(0)
         self._patience: asyncio.Timeout | None = None
+
+    def resume(self, tip: Tip) -> None:
+        """Everything up to `tip`, a record of this ledger, is folded already."""
+        assert self.tip is None, "a follower is resumed before it reads"
+        self.tip, self.seen = tip, tip.sequence
 
     async def batches(self) -> AsyncGenerator[Batch]:
         """Records in order, batch by batch, for ever.

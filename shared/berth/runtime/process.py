@@ -2,9 +2,9 @@
 
     sys.exit(process.main(QuotaSettings, lambda settings, identity: QuotaService(settings, identity)))
 
-A process that ends with another code than 0 is started again by its supervisor and folds again: all state
-is in the ledger. SIGTERM and SIGINT drain: take nothing more, finish, end with 0. What a process offers
-besides its service (the console's pages) is entered first and left last, in the same loop.
+A process that ends with another code than 0 is started again by its supervisor, from a snapshot and what the
+ledger has after it: all state is in the ledger. SIGTERM and SIGINT drain: take nothing more, finish, end with 0.
+What a process offers besides its service (the console's pages) is entered first and left last, in the same loop.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ import uvloop
 from berth.adapters.jetstream_ledger import JetStreamLedger, LedgerSettings
 from berth.adapters.nats_bus import BusSettings, NatsBus
 from berth.adapters.request_queue import JetStreamQueue
+from berth.adapters.snapshot_files import SnapshotFiles
 from berth.adapters.system_clock import SystemClock
 from berth.effects import Identity, Service
 from berth.errors import BerthError, InvalidSetting, Unreachable
@@ -34,6 +35,7 @@ from berth.runtime import exporting, health, logs, telemetry
 from berth.runtime.runner import Runner, Surroundings
 from berth.runtime.service_api import ServiceApi
 from berth.runtime.settings import ServiceSettings
+from berth.runtime.snapshots import Snapshots
 from berth.runtime.telemetry import Spans
 from berth.subjects import REQUEST
 
@@ -188,7 +190,16 @@ async def _surroundings(
         inbox_bytes=settings.inbox_bytes,
         drain_seconds=settings.drain_seconds,
         replayed=_collect_rarely,
+        snapshots=kept_snapshots(settings),
     )
+
+
+def kept_snapshots(settings: ServiceSettings) -> Snapshots | None:
+    """What this process starts from and writes; None where it has no place for them."""
+    folder = settings.snapshot_folder
+    if folder is None:
+        return None
+    return Snapshots(SnapshotFiles(folder), user=settings.user, every_events=settings.snapshot_every_events)
 
 
 def _collect_rarely() -> None:

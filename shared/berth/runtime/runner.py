@@ -12,7 +12,7 @@ What goes wrong, and what is done (DESIGN section 2, "Poison"):
     `settle` raises              the same for the turn's messages, which come one at a time afterwards; ten
                                  times in a row: the process ends and folds again from the ledger
     a record does not fold       halted: effects stop, questions are answered still
-    another history              the process ends and folds again from nothing
+    another history              the process ends; it starts again from a snapshot of what is there now
 """
 
 import asyncio
@@ -37,6 +37,7 @@ from berth.runtime.handling import BUGS, Handling
 from berth.runtime.inbox import Inbox
 from berth.runtime.intake import ANSWERS, Intake, endpoint_of
 from berth.runtime.performing import Performer
+from berth.runtime.snapshots import Snapshots
 from berth.runtime.telemetry import NoSpans, Spans
 from berth.runtime.tracing import Traces
 from berth.subjects import COMMITTED, QUERY
@@ -53,7 +54,7 @@ _REST_SECONDS_MIN, _REST_SECONDS_MAX = 0.001, 1.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What a service runs on. `queue` for the one that takes from the work queue. `replayed` is called
-    once, when the past is folded (or cannot be).
+    once, when the past is folded (or cannot be). Without `snapshots` the whole ledger is folded.
     """
 
     bus: Bus
@@ -65,6 +66,7 @@ class Surroundings:
     inbox_bytes: int = 64 * 1024 * 1024
     drain_seconds: float = 5.0
     replayed: Callable[[], None] = lambda: None
+    snapshots: Snapshots | None = None
 
 
 class Runner:
@@ -164,6 +166,8 @@ class Runner:
                 await living
             elif self._ready:
                 log.warning("drain_cut_short", extra={"waiting": self.waiting})
+            if self._around.snapshots is not None and living.done() and self.halted is None:
+                await self._around.snapshots.finish(self.service.state)
         finally:
             self._intake.close()
             end_committed()
@@ -193,6 +197,7 @@ class Runner:
 
     async def _live(self) -> None:
         """Fold what there is, open the doors, drive what waits; then turn by turn until asked to stop."""
+        await self._restored()
         batches = self._follower.batches()
         if await self._replayed(batches):
             await self._intake.open()
@@ -207,6 +212,13 @@ class Runner:
             await self._next()
             await self._turn()
         await self._drain()
+
+    async def _restored(self) -> None:
+        """Begin with the newest snapshot of this ledger, if there is one."""
+        around = self._around
+        tip = await around.snapshots.restore(self.service.state, around.ledger) if around.snapshots else None
+        if tip is not None:
+            self._follower.resume(tip)
 
     async def _replayed(self, batches: AsyncGenerator[Batch]) -> bool:
         """Fold everything up to now, without effects; False: halted."""
@@ -294,6 +306,8 @@ class Runner:
         began = time.perf_counter()
         now_ms = self._around.clock.now_ms()
         effects = self._folded(now_ms)
+        if self._around.snapshots is not None and self.halted is None:
+            self._around.snapshots.look(self.service.state)
         taken = self._intake.take()
         for message in self._performer.take_returned():
             effects += self._handling.told(message, now_ms)

@@ -45,6 +45,10 @@ class ServiceSettings(BaseSettings):
     """The user's seed; None where the server asks for no credentials."""
     data_dir: Path | None = None
     """Where this process may keep files; None: it keeps none."""
+    snapshot_dir: Path | None = None
+    """Where snapshots are, which several processes may share; None: in `data_dir`, or nowhere without that."""
+    snapshot_every_events: Annotated[int, Field(ge=0)] = 100_000
+    """How many events are folded between two snapshots, half as many as the state has rows at least; 0: none."""
     health_port: Port | None = None
     """Loopback port of `/livez` and `/readyz`; 0 is any free port, None is no port."""
     log_format: Literal["json", "text"] = "json"
@@ -64,6 +68,15 @@ class ServiceSettings(BaseSettings):
     def telemetry_endpoint(self) -> str | None:
         """Where this process's own telemetry goes."""
         return self.otlp_endpoint
+
+    @property
+    def snapshot_folder(self) -> Path | None:
+        """Where this process looks for snapshots and writes them; None: it does neither."""
+        if self.snapshot_every_events == 0:
+            return None
+        if self.snapshot_dir is not None:
+            return self.snapshot_dir
+        return None if self.data_dir is None else self.data_dir / "snapshots"
 
     @classmethod
     def settings_customise_sources(

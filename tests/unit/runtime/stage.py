@@ -15,6 +15,7 @@ from berth.ids import LedgerId, Namespace, Sequence, Term
 from berth.messages.commands import AdminAnswer, Committed, ProposalAnswer
 from berth.messages.envelope import NO_HASH, Record, Tip, tip_of
 from berth.messages.events import Event, LeaderElected, LedgerCreated, QuotaSet, Transaction
+from berth.model.ledger import State
 from berth.ports import Appended, Clock, Envelope
 from berth.runtime import telemetry, traceparent
 from berth.runtime.runner import Runner, Surroundings
@@ -45,6 +46,7 @@ class Scripted:
     ) -> None:
         self.role = role
         self.subscriptions = subscriptions
+        self.state = State()
         self.sequence = Sequence(0)
         self.replayed: list[Record] = []
         self.folded: list[Record] = []
