@@ -32,10 +32,9 @@ def tables(state: State) -> dict[str, int]:
 
 def _parts(path: str, whole: Any) -> list[tuple[str, Any]]:
     """Whatever stands in a part of the model, or in a dictionary that is no table, down to the tables."""
-    members: dict[str, Any] = whole if _is_dictionary(whole) else vars(whole)
     found: list[tuple[str, Any]] = []
-    for name in members:
-        below, value = f"{path}.{name}", members[name]
+    for name, value in _members(whole).items():
+        below = f"{path}.{name}"
         if below in _PASSING or name in ("_journal", "_counted"):
             continue
         if _is_dictionary(value) or _is_part(value):
@@ -43,6 +42,10 @@ def _parts(path: str, whole: Any) -> list[tuple[str, Any]]:
         else:
             found.append((below, value))
     return found
+
+
+def _members(whole: Any) -> dict[str, Any]:
+    return whole if _is_dictionary(whole) else vars(whole)
 
 
 def _is_part(value: object) -> bool:
