@@ -45,7 +45,9 @@ def _parts(path: str, whole: Any) -> list[tuple[str, Any]]:
 
 
 def _members(whole: Any) -> dict[str, Any]:
-    return whole if _is_dictionary(whole) else vars(whole)
+    if _is_dictionary(whole):
+        return whole
+    return vars(whole)
 
 
 def _is_part(value: object) -> bool:

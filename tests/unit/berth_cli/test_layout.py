@@ -51,6 +51,7 @@ def test_each_process_has_its_own_key_and_folder() -> None:
         "BERTH_SCHEDULER_NATS_URL": "nats://127.0.0.1:4222",
         "BERTH_SCHEDULER_NKEY_FILE": "/cluster/keys/scheduler-2.nk",
         "BERTH_SCHEDULER_DATA_DIR": "/cluster/data/scheduler-2",
+        "BERTH_SCHEDULER_SNAPSHOT_DIR": "/cluster/data/snapshots",
         "BERTH_SCHEDULER_LOG_FORMAT": "json",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4223",
     }
