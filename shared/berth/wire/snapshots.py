@@ -81,6 +81,11 @@ TABLES: Final = (
         name="decayed", rows=TypeAdapter(list[tuple[Namespace, Decayed]]), table=lambda state: state.quotas.decayed
     ),
     _Stored(
+        name="above",
+        rows=TypeAdapter(list[tuple[tuple[Namespace, str], int]]),
+        table=lambda state: state.quotas.above,
+    ),
+    _Stored(
         name="reservations",
         rows=TypeAdapter(list[tuple[ReservationId, Reservation]]),
         table=lambda state: state.reservations.reservations,

@@ -86,7 +86,14 @@ STORY: tuple[Callable[[State], Transaction], ...] = (
     lambda _: a_node("n2", taints=(Taint(key="dedicated", value="gpu", effect=Effect.NO_EXECUTE),)),
     lambda _: a_node("n3"),
     lambda _: a_cohort("research", soft={"cpu_millicores": 4_000}),
-    lambda _: a_quota(hard={"cpu_millicores": 8_000, "gpu": 0}, cohort="research", lending_limit={}),
+    lambda _: a_quota(
+        hard={"cpu_millicores": 8_000, "gpu": 0},
+        soft={"cpu_millicores": 500},
+        cohort="research",
+        lending_limit={},
+        grace_seconds=60,
+        usage_half_life_seconds=600,
+    ),
     lambda _: a_quota(TEAM_B, hard={"cpu_millicores": 8_000}, borrowing_limit=None, weight_permille=500),
     lambda _: placed(
         a_request("web", count=2, labels={"app": "web"}, anti_affinity=APART, extended={"gpu": 1}), "n1", "n2"
