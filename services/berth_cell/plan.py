@@ -3,7 +3,7 @@
 from collections.abc import Sequence as Listing
 
 from berth.errors import InvalidCommand, Problem
-from berth.ids import RequestKey
+from berth.ids import RequestKey, Sequence, Term
 from berth.messages.commands import ApplyQuotas
 from berth.messages.decisions import Decision, NodeVerdict, PlanResult
 from berth.messages.documents import ClusterDocument
@@ -28,7 +28,8 @@ def plan(
 ) -> PlanResult:
     """Decide `requests` in order on a copy of `state` at `at_ms` (milliseconds UTC), after `changes`.
 
-    What waits in `state` goes on waiting, unless it stands in `requests`: then it is decided as if it came now.
+    The result is stamped with the sequence of `state`: `if_sequence` of a request that is to hold to it. What waits in
+    `state` goes on waiting, unless it stands in `requests`: then it is decided as if it came now.
     `salt` varies the strategy `random`. `state` itself is not touched.
     """
     anew = frozenset(request.key for request in requests if _waits(state, request.key))
@@ -36,7 +37,7 @@ def plan(
     cell = Cell(at_ms=at_ms, seed=salt, history=history, drives_queued=False)
     for copied in (cell.state, cell.scheduler.state):  # what was asked for and is settled since is no part of `seed`
         copied.demand.resume(state.demand)
-    return _decide(cell, requests, explain=explain)
+    return _decide(cell, requests, explain=explain).model_copy(update={"sequence": state.sequence})
 
 
 def _waits(state: State, key: RequestKey) -> bool:
@@ -78,16 +79,16 @@ def _refuse_contradictions(cluster: ClusterDocument) -> None:
 
 def _decide(cell: Cell, requests: Listing[Request], *, explain: bool) -> PlanResult:
     decisions: list[Decision] = []
-    for request in requests:
+    for request in (one.model_copy(update={"if_sequence": None}) for one in requests):
         nodes: tuple[NodeVerdict, ...] | None = None
         if explain:
             nodes = node_verdicts(cell.scheduler.state, request, at=cell.now_ms, seed=cell.scheduler.seed)
         cell.submit([request])
         decision = cell.decisions[request.key]
-        decisions.append(decision.model_copy(update={"nodes": nodes}))
+        planned = {"nodes": nodes, "sequence": Sequence(0), "term": Term(0)}  # nothing is in any ledger
+        decisions.append(decision.model_copy(update=planned))
     usage = total(usage_by_node(cell.state).values())
     return PlanResult(
-        sequence=cell.state.sequence,
         decisions=tuple(decisions),
         utilization=spoken(usage.utilization()),
         fragmentation=spoken(usage.fragmentation()),

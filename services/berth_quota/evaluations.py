@@ -43,7 +43,10 @@ FOR_GOOD = frozenset({RefusalCode.TOO_LARGE, RefusalCode.INVALID})
 
 
 class Evaluations:
-    """`undecided`: arrivals that the ledger does not know yet, by request; each is in exactly one place."""
+    """`undecided`: arrivals that the ledger does not know yet, by request; each is in exactly one place.
+
+    `moved`: those of them that are over, since the state has moved on from their `if_sequence`.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Evaluations:
         self._in_flight = InFlight()
         self.waitlist = Waitlist(state, self._in_flight.assumed, bounds, shape_of)
         self.undecided: dict[RequestKey, Waiting] = {}
+        self.moved: list[Waiting] = []
         self._later: list[tuple[int, int, bool, Lane, Waiting]] = []
         self._again: list[Sent] = []
         self._turns = Turns(bounds, self._is_awaited)
@@ -124,6 +128,7 @@ class Evaluations:
         """This process is not the active one any more."""
         self._in_flight.clear()
         self.undecided.clear()
+        self.moved.clear()
         self._later.clear()
         self._again.clear()
         self._turns.clear()
@@ -182,12 +187,20 @@ class Evaluations:
         if code in FOR_GOOD:
             detail = outcome.refusal.detail if outcome.refusal is not None else None
             self._reject(sent.lane, sent.waiting, (Reason(code=ReasonCode.INVALID, detail=detail),))
+        elif code is RefusalCode.CONFLICT and sent.waiting.request.if_sequence is not None:
+            self._moved(sent.waiting)
         elif code not in TO_QUOTA:
             self._judge_later(sent.lane, sent.waiting, now_ms + self._bounds.evaluation_ms)
         elif self._state.sequence > sent.seen:
             self._come_back(sent.lane, sent.waiting)
         else:
             self._judge_later(sent.lane, sent.waiting, now_ms + self._bounds.backoff_ms, on_news=True)
+
+    def _moved(self, waiting: Waiting) -> None:
+        """The leader would not open it: it was to be decided on an older state, or not at all."""
+        if self.undecided.pop(waiting.key, None) is waiting:
+            self.waitlist.decided(waiting)
+            self.moved.append(waiting)
 
     def nobody(self, evaluation: str, now_ms: int) -> None:
         """No scheduler is there: send it again, more and more seldom, with the same attempts."""
@@ -205,7 +218,10 @@ class Evaluations:
             return
         refusal = answered.refusal
         moved_on = self._state.sequence > answered.view
-        if refusal is None or (moved_on and refusal.code not in UNMOVED_BY_NEWS):
+        is_conditional = task.waiting.is_new and task.waiting.request.if_sequence is not None
+        if refusal is not None and refusal.code is RefusalCode.CONFLICT and is_conditional:
+            self._moved(task.waiting)
+        elif refusal is None or (moved_on and refusal.code not in UNMOVED_BY_NEWS):
             self._come_back(task.lane, task.waiting)
         else:
             wait_ms = self._bounds.backoff_ms if refusal.code in PASSING else self._bounds.evaluation_ms

@@ -224,6 +224,17 @@ class QuotaService:
         elif first.digest != digest:
             self._others.setdefault(request.key, {})[digest] = (request, traceparent)
 
+    def _moved(self) -> list[Effect]:
+        """Whose `if_sequence` the leader found to hold no more: answered, and nothing is stored."""
+        effects: list[Effect] = []
+        for waiting in self._evaluations.moved:
+            effects.append(_conflict(waiting.request, waiting.digest, waiting.traceparent))
+            effects += self._deliveries.settle((waiting.key, waiting.digest))
+            for digest, (request, context) in self._others.pop(waiting.key, {}).items():
+                self._undecided(request, digest, context)
+        self._evaluations.moved.clear()
+        return effects
+
     def _releases_of(self, message: Message, batch: ReleaseBatch, now_ms: int) -> list[Effect]:
         pending: list[Matter] = []
         for request in batch.requests:
@@ -329,6 +340,7 @@ class QuotaService:
         for key in self._timers.looking(now_ms):
             self._evaluations.waitlist.look_again(key)
         effects: list[Effect] = [*self._landed(self._proposals.overdue(now_ms), now_ms)]
+        effects += self._moved()
         asks = self._evaluations.drive(now_ms)
         effects += [*self._proposals.collect(self.state, now_ms, self._next_id), *asks]
         for _ in range(min(len(self._notices), self._bounds.notices_max)):
@@ -389,5 +401,9 @@ def _publish(decision: Decision, traceparent: str | None) -> Publish:
 
 
 def _conflict(request: Request, digest: str, traceparent: str | None) -> Publish:
-    """R106: the id is taken by another body; nothing is changed by saying so."""
-    return _publish(rejection(request, digest, Reason(code=ReasonCode.CONFLICT)), traceparent)
+    """R106: the id is taken by another body, or its `if_sequence` holds no more; nothing is changed by saying so."""
+    if request.if_sequence is None:
+        reason = Reason(code=ReasonCode.CONFLICT)
+    else:
+        reason = Reason(code=ReasonCode.CONFLICT, detail=f"or the state has moved on from {request.if_sequence}")
+    return _publish(rejection(request, digest, reason), traceparent)

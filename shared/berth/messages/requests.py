@@ -275,7 +275,10 @@ class Taint(Document):
 
 
 class Request(Document):
-    """What a client submits; the unit of idempotency. Known by (namespace, id)."""
+    """What a client submits; the unit of idempotency. Known by (namespace, id).
+
+    `if_sequence`: it is refused as `conflict`, and nothing is stored, if what decides about it has changed since.
+    """
 
     id: RequestName
     namespace: NamespaceName
@@ -299,6 +302,7 @@ class Request(Document):
     labels: Labels = Field(default_factory=dict[str, str])
     reschedule: Annotated[Reschedule, SPELLED] = Reschedule.ON_LOSS
     grace_seconds: Seconds = 0
+    if_sequence: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
 
     @field_validator("any_of")
     @classmethod

@@ -40,7 +40,7 @@ from berth.messages.reasons import ReasonCode, sentence
 from berth.messages.requests import Effect, Request
 from berth.model import entitlement, feasibility, holding, reservation_rules
 from berth.model.cluster import Allocation, AllocationState
-from berth.model.ledger import State
+from berth.model.ledger import State, why_moved
 from berth.model.queue import SETTLED, RequestState
 from berth.model.topology import Surroundings
 
@@ -94,7 +94,8 @@ def _submitted(state: State, event: Event, data: RequestSubmitted, _at: int) -> 
     if known is not None:
         same = known.digest == data.digest
         return refuse(RefusalCode.SUPERSEDED if same else RefusalCode.CONFLICT, f"{_spoken(key)} is known already")
-    return None
+    moved = why_moved(state, data.request)
+    return None if moved is None else refuse(RefusalCode.CONFLICT, f"{_spoken(key)}: {moved}")
 
 
 def _queued(state: State, event: Event, data: RequestQueued, _at: int) -> Refusal | None:

@@ -20,6 +20,7 @@ from berth.messages.events import (
     WakeOn,
 )
 from berth.messages.reasons import ReasonCode
+from berth.messages.requests import Request
 from berth.model.census import Census
 from berth.model.charging import CONFIGURATION, quota_scope
 from berth.model.cluster import Cluster
@@ -175,6 +176,35 @@ class State:
             case _:
                 keys = ((wake.on, ""),)
         return max(self.changed.get(key, Sequence(0)) for key in keys)
+
+
+def moved_at(state: State, request: Request) -> Sequence:
+    """When something last changed that can change what is decided about `request`: a node, what runs anywhere, quotas
+    of its namespace or of whom it shares with, the reservation it draws on. What is only queued, rejected or
+    forgotten is none of that, nor who leads.
+    """
+    conditions = [WakeOn.NODES, WakeOn.CAPACITY, WakeOn.PLACEMENT, WakeOn.QUOTA]
+    wakes = [Wake(on=on) for on in conditions]
+    if request.reservation is not None:
+        wakes.append(Wake(on=WakeOn.RESERVATION, name=request.reservation))
+    return max(state.last_change(wake, request.namespace) for wake in wakes)
+
+
+def why_moved(state: State, request: Request) -> str | None:
+    """Why the request's `if_sequence` does not hold any more, in numbers; None: it holds, or there is none."""
+    if request.if_sequence is None:
+        return None
+    if request.if_sequence > state.sequence:
+        return f"if_sequence {request.if_sequence} is to come: the ledger is at {state.sequence}"
+    moved = moved_at(state, request)
+    if moved <= request.if_sequence:
+        return None
+    return f"what decides about it changed at {moved}, after {request.if_sequence}"
+
+
+def _of_request(event: Event) -> RequestKey:
+    assert event.key is not None, f"I8: {event.type} names no request"
+    return event.key
 
 
 def requests_named(transaction: Transaction) -> list[RequestKey]:
