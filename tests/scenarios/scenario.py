@@ -21,10 +21,13 @@ from berth.messages.commands import (
     ApplyQuotas,
     CancelReservation,
     CreateReservation,
+    ExtendReservation,
     NodeLeave,
     NodeRegister,
     ReleaseBatch,
     RequestBatch,
+    ShrinkReservation,
+    SkipReservation,
 )
 from berth.messages.documents import (
     CLUSTER,
@@ -155,6 +158,7 @@ def _split(rest: str) -> tuple[list[str], Words]:
     return names, words
 
 
+SECONDS = {"s": 1, "m": 60, "h": 3_600}
 AMOUNTS = {"cores": "cpu_cores", "ram": "ram_mb", "disk": "disk_mb", "instances": "instances"}
 
 
@@ -193,6 +197,10 @@ def _rest(words: Words) -> Words:
                 found.setdefault(what, {})[AMOUNTS[key]] = value
             case "nodes":
                 found[what] = str(value).split(",")
+            case "spread":
+                found[what] = [{"topology_key": str(value)}]
+            case "daily":
+                found["recurrence"] = {"cron": f"0 {value} * * *", "time_zone": "UTC"}
             case "start" | "end":
                 found[what] = time_text(T0 + int(value) * 1000)
             case _:
@@ -260,14 +268,29 @@ def _reserve(cell: Cell, names: list[str], words: Words) -> None:
 
 def _cancel(cell: Cell, names: list[str], words: Words) -> None:
     for name in names:
-        command = CancelReservation(reservation=name)
+        command = CancelReservation(reservation=name, evict=bool(words.get("evict", False)))
         cell.ask(subjects.RESERVE, command, namespace=words.get("namespace", TEAM_A), verb=command.verb)
 
 
 def _advance(cell: Cell, names: list[str], _words: Words) -> None:
-    """`advance 10s`: to ten seconds later than now."""
+    """`advance 10s`: to ten seconds later than now; `m` are minutes, `h` hours."""
     (time,) = names
-    cell.advance(cell.now_ms + int(time.removesuffix("s")) * 1000)
+    cell.advance(cell.now_ms + int(time[:-1]) * SECONDS[time[-1]] * 1000)
+
+
+def _resize(kind: type[ExtendReservation] | type[ShrinkReservation]) -> Play:
+    def play(cell: Cell, names: list[str], words: Words) -> None:
+        for name in names:
+            command = kind.model_validate({"reservation": name, **_rest(dict(words))})
+            cell.ask(subjects.RESERVE, command, namespace=TEAM_A, verb=command.verb)
+
+    return play
+
+
+def _skip(cell: Cell, names: list[str], _words: Words) -> None:
+    for name in names:
+        command = SkipReservation(reservation=name)
+        cell.ask(subjects.RESERVE, command, namespace=TEAM_A, verb=command.verb)
 
 
 COMMANDS: dict[str, Play] = {
@@ -282,5 +305,8 @@ COMMANDS: dict[str, Play] = {
     "quota": _quota,
     "reserve": _reserve,
     "cancel": _cancel,
+    "extend": _resize(ExtendReservation),
+    "shrink": _resize(ShrinkReservation),
+    "skip": _skip,
     "advance": _advance,
 }

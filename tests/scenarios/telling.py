@@ -11,6 +11,7 @@ from berth.messages.commands import (
     Evaluation,
     EvaluationAnswer,
     EvaluationOutcome,
+    ExtendReservation,
     NodeAnswer,
     NodeLeave,
     NodeRegister,
@@ -19,6 +20,8 @@ from berth.messages.commands import (
     ReleaseBatch,
     RequestBatch,
     ReservationAnswer,
+    ShrinkReservation,
+    SkipReservation,
 )
 from berth.messages.decisions import Decision
 from berth.messages.envelope import Record
@@ -41,6 +44,7 @@ from berth.messages.events import (
 )
 from berth.messages.node_commands import SetNode
 from berth.messages.reasons import Reason, sentence
+from berth.messages.reservation_events import EndCause
 from berth_cell.cell import Step
 
 Line = tuple[str, str]
@@ -97,6 +101,10 @@ def _asked(body: object) -> str:
             return f"CreateReservation {reservation.id}"
         case CancelReservation(reservation=name):
             return f"CancelReservation {name}"
+        case ExtendReservation(reservation=name) | ShrinkReservation(reservation=name):
+            return f"{type(body).__name__} {name}"
+        case SkipReservation(reservation=name):
+            return f"SkipReservation {name}"
         case _:
             return type(body).__name__
 
@@ -187,12 +195,15 @@ def _matters(event: Event, began_ms: int) -> str:
             return f"{node} {_said(changed, 'schedulable', 'draining')}"
         case ReservationCreated(reservation=body):
             return body.id
-        case ReservationHeld(reservation=name, nodes=nodes):
-            return f"{name} on " + ", ".join(f"{held.node} x{held.count}" for held in nodes)
+        case ReservationHeld(reservation=name, nodes=nodes, because=because):
+            where = ", ".join(f"{held.node} x{held.count}" for held in nodes) or "no node"
+            why = "" if because is None else f" ({' '.join((because.cause, *because.names))})"
+            return f"{name} on {where}{why}"
         case ReservationActivated(reservation=name):
             return str(name)
-        case ReservationEnded(reservation=name, status=status):
-            return f"{name} {status}"
+        case ReservationEnded(reservation=name, status=status, cause=cause):
+            return f"{name} {status}" if cause in (None, EndCause.OVER) else f"{name} {status} ({cause})"
+
         case _:
             return ""
 
