@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from berth.adapters.system_clock import SystemClock
 from tests.e2e.running_cluster import RunningCluster, a_request, eventually
 
 pytestmark = pytest.mark.e2e
@@ -26,6 +27,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster
 
 def text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def now() -> datetime:
+    return datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC)
 
 
 def create(cluster: RunningCluster, **document: Any) -> dict[str, Any]:
@@ -47,13 +52,13 @@ def events_of(cluster: RunningCluster, name: str) -> list[dict[str, Any]]:
 def test_kill_9_of_both_services_at_the_second_of_a_start_gives_one_activation_and_one_end(
     cluster: RunningCluster,
 ) -> None:
-    start = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=15)
+    start = now().replace(microsecond=0) + timedelta(seconds=15)
     create(cluster, id="struck", start=text(start), duration_seconds=8)
 
     names = [one["name"] for one in cluster.described()["processes"] if one["role"] == "reservation"]
     assert names == ["reservation-1", "reservation-2"]
     pids = [cluster.pid_of(name) for name in names]
-    time.sleep(max(0.0, (start - datetime.now(UTC)).total_seconds()))
+    time.sleep(max(0.0, (start - now()).total_seconds()))
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
 
@@ -66,7 +71,7 @@ def test_kill_9_of_both_services_at_the_second_of_a_start_gives_one_activation_a
 
 
 def test_one_service_killed_leaves_the_other_to_begin_the_window(cluster: RunningCluster) -> None:
-    start = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=10)
+    start = now().replace(microsecond=0) + timedelta(seconds=10)
     create(cluster, id="covered", start=text(start), duration_seconds=600)
     cluster.kill("reservation-1")
 
