@@ -68,14 +68,18 @@ def of_document(document: ClusterDocument, *, at_ms: int) -> list[Dated]:
 
 def _nodes(nodes: tuple[NodeDocument, ...]) -> Iterator[Transaction]:
     for node in nodes:
-        if node.state is NodeState.LEFT:
-            continue
-        events = [Event(node_registered(node))]
-        if not node.schedulable:
-            events.append(Event(NodeChanged(node=node.id, schedulable=False)))
-        if node.state is NodeState.LOST:
-            events.append(Event(NodeLost(node=node.id)))
-        yield tuple(events)
+        if node.state is not NodeState.LEFT:
+            yield node_as_described(node)
+
+
+def node_as_described(node: NodeDocument) -> Transaction:
+    """It registers; cordoned or lost, if the document says so."""
+    events = [Event(node_registered(node))]
+    if not node.schedulable:
+        events.append(Event(NodeChanged(node=node.id, schedulable=False)))
+    if node.state is NodeState.LOST:
+        events.append(Event(NodeLost(node=node.id)))
+    return tuple(events)
 
 
 def _allocations(document: ClusterDocument, at_ms: int) -> Iterator[Dated]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from berth.model.fragmentation import Usage, spoken, total
+from berth.model.fragmentation import EACH_NODE, Usage, group_of, grouped, total, usage_row
 from berth.resources import Resources, resources
 from berth_cli.connection import on
 from berth_cli.context import Target, on_cluster
@@ -13,13 +13,10 @@ from berth_cli.output import print_json, print_lines, table
 
 app = typer.Typer()
 
-NODE = "node"
-"""What `--by` is when it is not said: each node by itself."""
-
 
 @app.command("top")
 @on_cluster
-def top(target: Target, by: Annotated[str, typer.Option("--by", help="A node label to group by.")] = NODE) -> None:
+def top(target: Target, by: Annotated[str, typer.Option("--by", help="A node label to group by.")] = EACH_NODE) -> None:
     """How full and how fragmented the cluster is; the part in brackets is free, but no recent shape can use it."""
     told = described(on(target, lambda cluster: cluster.query("usage")), by)
     if target.as_json:
@@ -30,15 +27,12 @@ def top(target: Target, by: Annotated[str, typer.Option("--by", help="A node lab
 
 def described(rows: Iterable[dict[str, Any]], by: str) -> dict[str, Any]:
     """The whole cluster, and each group of nodes that have the same value of the label `by`; "" are those without."""
-    groups: dict[str, Usage] = {}
-    for row in rows:
-        value = row["id"] if by == NODE else row["labels"].get(by, "")
-        groups[value] = groups.get(value, Usage()) + _usage(row)
+    usages = [(group_of(row["labels"], row["id"], by), _usage(row)) for row in rows]
     return {
         "version": 1,
         "by": by,
-        "cluster": _row("", total(groups.values())),
-        "groups": [_row(value, groups[value]) for value in sorted(groups)],
+        "cluster": usage_row("", total(usage for _, usage in usages)),
+        "groups": [usage_row(name, usage) for name, usage in grouped(usages).items()],
     }
 
 
@@ -53,25 +47,16 @@ def _vector(written: dict[str, Any]) -> Resources:
     )
 
 
-def _row(group: str, usage: Usage) -> dict[str, Any]:
-    return {
-        "group": group,
-        "nodes": usage.nodes,
-        "capacity": usage.capacity.as_mapping(),
-        "used": usage.used.as_mapping(),
-        "free": usage.free.as_mapping(),
-        "stranded": usage.stranded.as_mapping(),
-        "utilization": spoken(usage.utilization()),
-        "fragmentation": spoken(usage.fragmentation()),
-    }
-
-
 def lines(told: dict[str, Any]) -> list[str]:
-    """A line a group, the whole cluster last; of each dimension what is used, and in brackets what is stranded."""
-    whole = told["cluster"]
-    dimensions = list(whole["utilization"])
-    rows = [(row["group"] or "-", row["nodes"], *_parts(row, dimensions)) for row in told["groups"]]
-    return table((told["by"], "nodes", *dimensions), [*rows, ("all", whole["nodes"], *_parts(whole, dimensions))])
+    """A line a group, the whole cluster last."""
+    return usage_lines(told["by"], [*told["groups"], {**told["cluster"], "group": "all"}])
+
+
+def usage_lines(by: str, rows: list[dict[str, Any]]) -> list[str]:
+    """A line a row: of each dimension what is used, and in brackets what of the rest is stranded."""
+    dimensions = list(dict.fromkeys(name for row in rows for name in row["utilization"]))
+    shown = [(row["group"] or "-", row["nodes"], *_parts(row, dimensions)) for row in rows]
+    return table((by, "nodes", *dimensions), shown)
 
 
 def _parts(row: dict[str, Any], dimensions: Iterable[str]) -> list[str]:

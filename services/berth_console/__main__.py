@@ -35,7 +35,7 @@ def pages(
         monotonic_ms=lambda: clock.monotonic_us() // 1000,
         body_bytes_max=settings.export_bytes_max,
     )
-    return serving(settings, receiver, ClusterView(service.state, why_not_ready))
+    return serving(settings, receiver, ClusterView(service.state, why_not_ready, settings.usage_labels))
 
 
 if __name__ == "__main__":

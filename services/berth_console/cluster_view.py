@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from berth.ids import NodeId, Sequence, Term
-from berth.model.fragmentation import Usage, total, usage_by_node
+from berth.model.fragmentation import Usage, group_of, grouped, total, usage_by_node
 from berth.model.ledger import State
 from berth.model.reservation import ReservationState
 from berth.resources import Resources
@@ -12,10 +12,14 @@ from berth_console.web.read_models import Gauge, Overview
 
 
 class ClusterView:
-    """Offers the pages what they want to know. `why_not_ready` is the runner's to say."""
+    """Offers the pages what they want to know. `why_not_ready` is the runner's to say.
 
-    def __init__(self, state: State, why_not_ready: Callable[[], str | None]) -> None:
+    `grouped_by`: node labels by which utilisation and fragmentation are told, beside each node and the cluster.
+    """
+
+    def __init__(self, state: State, why_not_ready: Callable[[], str | None], grouped_by: Iterable[str] = ()) -> None:
         self.why_not_ready = why_not_ready
+        self._grouped_by = tuple(grouped_by)
         self._state = state
         self._overview: Overview | None = None
 
@@ -26,7 +30,7 @@ class ClusterView:
         return self._overview
 
     def gauges(self) -> Iterator[Gauge]:
-        return gauges(self._state)
+        return gauges(self._state, self._grouped_by)
 
 
 def overview(state: State) -> Overview:
@@ -44,7 +48,7 @@ def overview(state: State) -> Overview:
     )
 
 
-def gauges(state: State) -> Iterator[Gauge]:
+def gauges(state: State, grouped_by: Iterable[str] = ()) -> Iterator[Gauge]:
     """The gauges of `berth.runtime.telemetry.GAUGES` that describe the cluster and not a process.
 
     Those of one name stand together: Prometheus takes a name once.
@@ -58,7 +62,9 @@ def gauges(state: State) -> Iterator[Gauge]:
     for name, _ in nodes:
         yield from _by_dimension("berth.node.used", "node", name, state.cluster.used_on(name))
     yield from _drain_gauges(state)
-    yield from _usage_gauges(usage_by_node(state))
+    usages = usage_by_node(state)
+    yield from _usage_gauges(usages)
+    yield from _group_gauges(state, usages, tuple(grouped_by))
     yield from _reservation_gauges(state)
     for namespace in sorted(state.quotas.used):
         yield from _by_dimension("berth.quota.used", "namespace", namespace, state.quotas.used_by(namespace))
@@ -104,6 +110,24 @@ def _usage_gauges(usages: Mapping[NodeId, Usage]) -> Iterator[Gauge]:
         yield Gauge("berth.cluster.utilization", (("dimension", dimension),), part)
     for dimension, part in cluster.fragmentation().items():
         yield Gauge("berth.cluster.fragmentation", (("dimension", dimension),), part)
+
+
+def _group_gauges(state: State, usages: Mapping[NodeId, Usage], labels: tuple[str, ...]) -> Iterator[Gauge]:
+    """Both parts for each value of each label; nodes without the label are one group, whose value is empty."""
+    nodes = state.cluster.nodes
+    groups = [
+        ((("label", label), ("value", value)), one)
+        for label in labels
+        for value, one in grouped(
+            (group_of(nodes[name].labels, name, label), usage) for name, usage in usages.items()
+        ).items()
+    ]
+    for whose, one in groups:
+        for dimension, part in one.utilization().items():
+            yield Gauge("berth.group.utilization", (("dimension", dimension), *whose), part)
+    for whose, one in groups:
+        for dimension, part in one.fragmentation().items():
+            yield Gauge("berth.group.fragmentation", (("dimension", dimension), *whose), part)
 
 
 def _by_dimension(name: str, label: str, whose: str, amounts: Resources) -> Iterator[Gauge]:

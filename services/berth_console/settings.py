@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from berth.messages.requests import LabelKey
 from berth.runtime.settings import Port, ServiceSettings
 from berth_console.receiver import BODY_BYTES_MAX
 from berth_console.traces import BYTES_MAX, BYTES_PER_TRACE_MAX, TRACES_MAX
@@ -25,6 +26,8 @@ class ConsoleSettings(ServiceSettings):
     """0: any free port."""
     allowed_hosts: tuple[str, ...] | None = None
     """Names in the Host header that are answered. None: those of loopback while it listens there, else any."""
+    usage_labels: tuple[LabelKey, ...] = ("region", "zone")
+    """Node labels by whose values the metrics tell utilisation and fragmentation."""
     traces_max: Annotated[int, Field(ge=1)] = TRACES_MAX
     """Traces that are kept; those written to longest ago leave first."""
     trace_bytes_max: Annotated[int, Field(ge=BYTES_PER_TRACE_MAX)] = BYTES_MAX

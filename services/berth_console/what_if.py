@@ -7,8 +7,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from berth.errors import InvalidCommand, NotFound, Problem
 from berth.ids import Namespace, NodeId, RequestId
 from berth.messages.commands import Query
-from berth.messages.requests import Document, Request
+from berth.messages.requests import Document, LabelKey, Request
 from berth.messages.validation import problems
+from berth.messages.what_if import WhatIfDocument
 from berth.model.ledger import State
 from berth.model.read_models import Row
 from berth.subjects import CLUSTER
@@ -16,6 +17,7 @@ from berth_cell.defrag import propose
 from berth_cell.explain import explain
 from berth_cell.plan import plan
 from berth_cell.staying import staying
+from berth_cell.what_if import difference
 
 REQUESTS_MAX = 256
 """A Cell decides while the console waits; more belong into `berth plan --cluster`, offline."""
@@ -26,11 +28,16 @@ MOVES_MAX = 64
 
 
 class PlanDocument(Document):
-    """`seed` varies the strategy random."""
+    """`seed` varies the strategy random. `by`: `usage` is told for each value of this node label, `node` for each node.
 
-    requests: tuple[Request, ...]
+    `what_if`: what would be different; then `requests` may be empty.
+    """
+
+    requests: tuple[Request, ...] = ()
     explain: bool = False
     seed: str = ""
+    by: LabelKey | None = None
+    what_if: WhatIfDocument | None = None
 
 
 _PLAN: TypeAdapter[PlanDocument] = TypeAdapter(PlanDocument)
@@ -46,8 +53,11 @@ def planned(state: State, namespace: str, query: Query, now_ms: int) -> Row:
         document = _PLAN.validate_python(query.document or {}, strict=False)
     except ValidationError as error:
         raise InvalidCommand(problems(error, root="")) from None
-    if not 1 <= len(document.requests) <= REQUESTS_MAX:
-        raise InvalidCommand([Problem(path="requests", expected=f"expected 1 to {REQUESTS_MAX} requests")])
+    least = 0 if document.what_if is not None else 1
+    if not least <= len(document.requests) <= REQUESTS_MAX:
+        raise InvalidCommand([Problem(path="requests", expected=f"expected {least} to {REQUESTS_MAX} requests")])
+    if document.what_if is not None and namespace != CLUSTER:
+        raise InvalidCommand([Problem(path="what_if", expected="expected none: it concerns the whole cluster")])
     foreign = [
         Problem(path=f"requests[{place}].namespace", expected=f"expected {namespace}, as the question's subject says")
         for place, request in enumerate(document.requests)
@@ -55,8 +65,24 @@ def planned(state: State, namespace: str, query: Query, now_ms: int) -> Row:
     ]
     if foreign:
         raise InvalidCommand(foreign)
-    result = plan(state, document.requests, at_ms=now_ms, explain=document.explain, salt=document.seed)
+    other = difference(state, document.what_if or NOTHING_ELSE, at_ms=now_ms)
+    if len(other.displaced) > REQUESTS_MAX:
+        expected = f"expected to displace at most {REQUESTS_MAX} requests, not {len(other.displaced)}"
+        raise InvalidCommand([Problem(path="what_if", expected=expected)])
+    result = plan(
+        state,
+        document.requests,
+        at_ms=now_ms,
+        changes=other.changes,
+        displaced=other.displaced,
+        explain=document.explain,
+        salt=document.seed,
+        by=document.by,
+    )
     return result.as_mapping()
+
+
+NOTHING_ELSE = WhatIfDocument()
 
 
 class DefragDocument(Document):

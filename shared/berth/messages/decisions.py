@@ -87,6 +87,8 @@ class PlanResult(Answer):
     """What `plan` answers. `utilization`: used / capacity over ready nodes after the last decision.
 
     `fragmentation`: the part of what is free there that none of the recent request shapes can use.
+    `usage`: both, with the amounts, for each group of nodes that was asked for (`berth top` says the same).
+    `displaced`: what becomes of requests that a what-if takes the node from; they are decided before the others.
     """
 
     version: int = 1
@@ -94,12 +96,20 @@ class PlanResult(Answer):
     decisions: tuple[Decision, ...] = ()
     utilization: dict[str, float] = Field(default_factory=dict[str, float])
     fragmentation: dict[str, float] = Field(default_factory=dict[str, float])
+    usage: dict[str, Any] | None = None
+    displaced: tuple[Decision, ...] | None = None
 
     def as_mapping(self) -> dict[str, Any]:
+        more: dict[str, Any] = {}
+        if self.displaced is not None:
+            more["displaced"] = [decision.as_mapping() for decision in self.displaced]
+        if self.usage is not None:
+            more["usage"] = self.usage
         return {
             "version": self.version,
             "sequence": self.sequence,
             "decisions": [decision.as_mapping() for decision in self.decisions],
             "utilization": self.utilization,
             "fragmentation": self.fragmentation,
+            **more,
         }

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from berth.ids import NodeId
 from berth.messages.documents import NodeState
@@ -30,6 +30,9 @@ FULL = 1_000
 
 FINE = 1_000_000
 """The value of free capacity is counted in millionths of a mean request."""
+
+EACH_NODE = "node"
+"""What nodes are grouped by when it is no label: each is a group."""
 
 UNVALUED = (DISK, INSTANCES)
 """No part of a value, as disk is no part of bin-pack (R45); whether a shape fits, they do decide."""
@@ -228,6 +231,41 @@ def spoken(parts: Mapping[str, float]) -> dict[str, float]:
 
 def total(usages: Iterable[Usage]) -> Usage:
     return sum(usages, Usage())
+
+
+def grouped(usages: Iterable[tuple[str, Usage]]) -> dict[str, Usage]:
+    """The usages of each group together, by the group's name."""
+    found: dict[str, Usage] = {}
+    for name, one in usages:
+        found[name] = found.get(name, Usage()) + one
+    return dict(sorted(found.items()))
+
+
+def group_of(node: Mapping[str, str], name: str, by: str) -> str:
+    """The group of the node `name` with these labels: itself where `by` is EACH_NODE, else its value of that label; ""
+    without it.
+    """
+    return name if by == EACH_NODE else node.get(by, "")
+
+
+def usage_row(group: str, usage: Usage) -> dict[str, Any]:
+    """What `berth top` and plan results say of a group: amounts by dimension, and the two parts of them."""
+    return {
+        "group": group,
+        "nodes": usage.nodes,
+        "capacity": usage.capacity.as_mapping(),
+        "used": usage.used.as_mapping(),
+        "free": usage.free.as_mapping(),
+        "stranded": usage.stranded.as_mapping(),
+        "utilization": spoken(usage.utilization()),
+        "fragmentation": spoken(usage.fragmentation()),
+    }
+
+
+def usage_by(state: State, by: str) -> dict[str, Usage]:
+    """Of the nodes that are not lost, by their value of the label `by`, or each by itself."""
+    nodes = state.cluster.nodes
+    return grouped((group_of(nodes[name].labels, name, by), one) for name, one in usage_by_node(state).items())
 
 
 def usage_by_node(state: State, profile: Profile | None = None) -> dict[NodeId, Usage]:

@@ -226,6 +226,8 @@ GAUGES: dict[str, tuple[str, str]] = {
     "berth.node.drain.evicted": ("{allocation}", "Allocations that it has evicted without another place at once."),
     "berth.node.drain.left": ("{allocation}", "Allocations that are still on the node."),
     "berth.node.drain.deadline": ("s", "When what is left is evicted, in seconds since 1970; absent without deadline."),
+    "berth.group.utilization": ("1", "Used part of the capacity of the nodes with one value of a label, by dimension."),
+    "berth.group.fragmentation": ("1", "Stranded part of what is free on the nodes with one value of a label."),
     "berth.cluster.utilization": ("1", "Used part of the capacity of all nodes that are not lost, by dimension."),
     "berth.cluster.fragmentation": ("1", "Stranded part of what is free on all nodes, by dimension."),
     "berth.requests": ("{request}", "Requests by namespace and status."),
