@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from berth.client import Cluster
-from berth.errors import NotFound
+from berth.errors import InvalidCommand, NotFound, Problem
 from berth.messages.decisions import Decision
-from berth_cli.connection import on
+from berth_cli.connection import on, split_id
 from berth_cli.context import Target, on_cluster
-from berth_cli.output import print_json, print_lines
+from berth_cli.ledger import state_at
+from berth_cli.output import print_json, print_lines, table
 from berth_cli.planning import node_lines
 from berth_cli.requests import decision_lines, full_id
 from berth_console.spans import span_from
@@ -33,22 +34,60 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="namespace/id, or id.")]
 
 @app.command("explain")
 @on_cluster
-def explain(target: Target, name: Id) -> None:
-    """Why the request is where it is, and why not on every other node."""
-
-    async def act(cluster: Cluster) -> dict[str, Any]:
-        namespace, request = await full_id(cluster, name)
-        return (await cluster.query("explain", namespace=namespace, ids=(request,)))[0]
-
-    answer = on(target, act)
+def explain(
+    target: Target,
+    name: Id,
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="SEQ", min=1, help="As it was after this record; needs an admin key.")
+    ] = None,
+) -> None:
+    """Why the request is where it is, why not on every other node, and the smallest change that would help."""
+    answer = _explained(target, name) if at is None else asyncio.run(_explained_at(target, name, at))
     if target.as_json:
         print_json(answer)
         return
     print_lines(*decision_lines(Decision.model_validate(answer)))
     if answer.get("nodes"):
         print_lines(*(f"  {line}" for line in node_lines(answer["nodes"])))
+        counts = {"feasible": answer["feasible"], **answer["counts"]}
+        spoken = ", ".join(f"{count} {what}" for what, count in counts.items())
+        print_lines(f"{answer['examined']} nodes: {spoken}")
+    if answer.get("best"):
+        print_lines(*(f"  {line}" for line in score_lines(answer["best"])))
     if answer.get("change"):
         print_lines(f"Next: {answer['change']['sentence']}")
+
+
+def _explained(target: Target, name: str) -> dict[str, Any]:
+    """On the state as it is."""
+
+    async def act(cluster: Cluster) -> dict[str, Any]:
+        namespace, request = await full_id(cluster, name)
+        return await cluster.explain(namespace, request)
+
+    return on(target, act)
+
+
+async def _explained_at(target: Target, name: str, sequence: int) -> dict[str, Any]:
+    """On a state of the past, which is stamped into the answer as `explained_at`."""
+    from berth_cell.explain import explain  # the services themselves: only this command needs them
+
+    state = await state_at(target, sequence)
+    namespace, request = split_id(name)
+    keys = [key for key in state.queue.requests if key[1] == request and namespace in (None, key[0])]
+    if not keys:
+        raise NotFound(f"at {sequence} there is no request {name}", hint="`berth events` shows when it came")
+    if len(keys) > 1:
+        raise InvalidCommand([Problem(path="ID", expected=f"expected a namespace: {sorted(map('/'.join, keys))}")])
+    return {**explain(state, keys[0], at_ms=state.at), "explained_at": state.sequence}
+
+
+def score_lines(best: list[dict[str, Any]]) -> list[str]:
+    """The best nodes: the final score, and what each scorer said with which weight."""
+    names = list(dict.fromkeys(name for one in best for name in one["parts"]))
+    rows = [(one["node"], one["score"], *(one["parts"].get(name, {}).get("score") for name in names)) for one in best]
+    weights = {name: part["weight"] for one in best for name, part in one["parts"].items()}
+    return table(("best", "score", *(f"{name} x{weights[name]}" for name in names)), rows)
 
 
 @app.command("trace")

@@ -11,7 +11,7 @@ import typer
 
 from berth.adapters.jetstream_ledger import JetStreamLedger, LedgerSettings
 from berth.adapters.nats_bus import BusSettings, NatsBus
-from berth.errors import CorruptRecord
+from berth.errors import CorruptRecord, NotFound
 from berth.ids import Sequence
 from berth.messages.documents import time_text
 from berth.messages.envelope import Record, Tip, tip_of, why_not_valid
@@ -141,6 +141,28 @@ def event_line(row: dict[str, Any]) -> str:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+async def state_at(target: Target, sequence: int) -> State:
+    """The state as of a record of the past, folded from the ledger itself.
+
+    Raises:
+        NotFound: the ledger does not go that far, or holds nothing so early.
+    """
+    state = State()
+    async with _ledger(target) as ledger:
+        last = await ledger.last_sequence()
+        if sequence > last:
+            raise NotFound(f"the ledger is at {last}", hint="ask for an earlier sequence; `berth events` lists them")
+        async for stored in _stored(ledger, after=0, follow=False):
+            if stored.sequence > sequence:
+                break
+            record = _valid(state.tip, stored)
+            if record is not None:
+                state.fold(record)
+    if state.tip is None:
+        raise NotFound(f"the ledger holds nothing at {sequence} or before", hint="`berth events` lists what it holds")
+    return state
 
 
 @app.command("audit")

@@ -60,14 +60,7 @@ def plan(
             document, wanted, at_ms=now, explain=explain, salt=seed, by=by or EACH_NODE, what_if=other
         ).as_mapping()
     else:
-        asked: dict[str, Any] = {
-            "requests": [request.document() for request in wanted],
-            "explain": explain,
-            "seed": seed,
-            "by": by,
-            "what_if": None if other is None else other.model_dump(mode="json", by_alias=True, exclude_unset=True),
-        }
-        answer = on(target, lambda running: running.query("plan", document=asked, seconds=30.0))[0]
+        answer = on(target, lambda running: running.plan(wanted, what_if=other, explain=explain, by=by, seed=seed))
     _show(target, answer, groups=by is not None)
     if any(decision["status"] != RequestStatus.PLACED for decision in _all(answer)):
         raise typer.Exit(NOT_PLACED)

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from berth.client import Cluster
-from berth.errors import InvalidCommand, NotFound, Problem, TimedOut
+from berth.errors import InvalidCommand, InvalidSetting, NotFound, Problem, TimedOut
 from berth.messages.decisions import Decision
 from berth.messages.events import RequestStatus
 from berth.messages.reasons import Reason, ReasonCode, sentence
 from berth.messages.requests import Request
+from berth.model.contradictions import contradiction
 from berth_cli.connection import on, split_id
 from berth_cli.context import Target, on_cluster
 from berth_cli.documents import read_requests
@@ -37,14 +38,26 @@ def submit(
         str, typer.Argument(metavar="FILE", help="YAML or JSON, one request or a list; - is standard input.")
     ],
     wait: Annotated[float | None, typer.Option(help="Seconds to wait until all are placed or rejected.")] = None,
+    if_sequence: Annotated[
+        int | None,
+        typer.Option("--if-sequence", metavar="N", min=0, help="Refuse as conflict what changed after N would decide."),
+    ] = None,
 ) -> None:
     """Submit requests. Without --wait: done once the bus has stored them."""
     requests = read_requests(file)
+    for request in requests:
+        if (clash := contradiction(request)) is not None:
+            note(f"{request.namespace}/{request.id} will wait in vain: {clash}")
+    if if_sequence is not None:
+        if len(requests) > 1 and wait is None:
+            raise InvalidSetting("several requests after one sequence", hint="say --wait: each follows the one before")
+        requests = [request.model_copy(update={"if_sequence": if_sequence}) for request in requests]
     if wait is None:
         on(target, lambda cluster: _publish(cluster, requests))
         note(f"stored {len(requests)} request{'s' if len(requests) > 1 else ''}; ask with `berth requests`")
         return
-    decisions = on(target, lambda cluster: _submit(cluster, requests, wait))
+    one_by_one = if_sequence is not None
+    decisions = on(target, lambda cluster: _submit(cluster, requests, wait, one_by_one=one_by_one))
     known = [decision for decision in decisions if decision is not None]
     if target.as_json:
         print_json({"version": 1, "decisions": [decision.as_mapping() for decision in known]})
@@ -62,14 +75,25 @@ async def _publish(cluster: Cluster, requests: list[Request]) -> None:
     await asyncio.gather(*(cluster.publish(request) for request in requests))
 
 
-async def _submit(cluster: Cluster, requests: list[Request], wait: float) -> list[Decision | None]:
+async def _submit(cluster: Cluster, requests: list[Request], wait: float, *, one_by_one: bool) -> list[Decision | None]:
     async def one(request: Request) -> Decision | None:
         try:
             return await cluster.submit(request, until=ENOUGH, timeout=wait)
         except TimedOut:
             return None
 
-    return list(await asyncio.gather(*(one(request) for request in requests)))
+    if not one_by_one:
+        return list(await asyncio.gather(*(one(request) for request in requests)))
+    decisions: list[Decision | None] = []
+    for request in requests:
+        decisions.append(await one(_after(request, decisions[-1] if decisions else None)))
+    return decisions
+
+
+def _after(request: Request, before: Decision | None) -> Request:
+    """To be decided on the state that the one before left, if that is known."""
+    is_known = before is not None and before.sequence
+    return request.model_copy(update={"if_sequence": before.sequence}) if before and is_known else request
 
 
 def _exit_code(decisions: list[Decision | None]) -> int:

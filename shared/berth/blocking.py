@@ -6,6 +6,7 @@ with berth.blocking.connect("nats://127.0.0.1:4222", nkey="keys/client.nk") as c
 
 import asyncio
 from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Sequence as Listing
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -77,6 +78,12 @@ class Cluster:
 
     def query(self, what: str, **query: Any) -> list[dict[str, Any]]:
         return self.run(self._cluster.query(what, **query))
+
+    def plan(self, requests: Listing[Request] = (), **options: Any) -> dict[str, Any]:
+        return self.run(self._cluster.plan(requests, **options))
+
+    def explain(self, namespace: str, request: str) -> dict[str, Any]:
+        return self.run(self._cluster.explain(namespace, request))
 
     def reserve(self, reservation: ReservationDocument) -> ReservationAnswer:
         return self.run(self._cluster.reserve(reservation))

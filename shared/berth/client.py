@@ -48,6 +48,7 @@ from berth.messages.documents import CohortDocument, QuotaDocument, ReservationD
 from berth.messages.events import RequestStatus
 from berth.messages.node_commands import NodeCommand, SetNode
 from berth.messages.requests import Request
+from berth.messages.what_if import WhatIfDocument
 from berth.node_care import Nodes
 from berth.runtime import telemetry
 from berth.subjects import Subject
@@ -215,6 +216,41 @@ class Cluster:
         for item in answer.items:
             return Decision.model_validate(item["decision"])
         raise NotFound(f"no request {namespace}/{request}", hint="`berth requests` lists them")
+
+    async def plan(
+        self,
+        requests: Listing[Request] = (),
+        *,
+        what_if: WhatIfDocument | None = None,
+        explain: bool = False,
+        by: str | None = None,
+        seed: str = "",
+        seconds: float = 30.0,
+    ) -> dict[str, Any]:
+        """What would be decided now, one after the other; nothing is submitted. The shape is that of `berth plan`.
+
+        `what_if`: on a cluster that is different so. `by`: with the usage for each value of a node label (`node`: of
+        each node). `sequence` of the answer is what `if_sequence` of a request takes, to hold to the plan.
+
+        Raises:
+            Refused: the document does not fit the cluster; Unreachable.
+        """
+        document: dict[str, Any] = {
+            "requests": [request.document() for request in requests],
+            "explain": explain,
+            "seed": seed,
+            "by": by,
+            "what_if": None if what_if is None else what_if.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        }
+        return (await self.query("plan", document=document, seconds=seconds))[0]
+
+    async def explain(self, namespace: str, request: str, *, seconds: float = 30.0) -> dict[str, Any]:
+        """Why the request is where it is, every node's reasons, and the smallest change that would help.
+
+        Raises:
+            NotFound: no such request.
+        """
+        return (await self.query("explain", namespace=namespace, ids=(request,), seconds=seconds))[0]
 
     # ------------------------------------------------------------------ reservations and administration
 

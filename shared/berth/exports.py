@@ -22,6 +22,7 @@ PUBLIC: dict[str, str] = {
     "CohortDocument": "berth.messages.documents",
     "ReservationDocument": "berth.messages.documents",
     "NodeDocument": "berth.messages.documents",
+    "WhatIfDocument": "berth.messages.what_if",
     "BerthError": "berth.errors",
     "InvalidCommand": "berth.errors",
     "NotFound": "berth.errors",

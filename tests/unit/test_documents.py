@@ -19,6 +19,7 @@ from berth.exports import PUBLIC
 from berth.messages.documents import CLUSTER, NODE, QUOTAS, RESERVATION
 from berth.messages.requests import REQUEST_LIST
 from berth.messages.validation import parse
+from berth.messages.what_if import WHAT_IF
 from berth.runtime.telemetry import GAUGES
 from berth_cli.documents import read_document, read_requests
 from berth_cli.main import root
@@ -36,6 +37,7 @@ EXAMPLES: dict[str, tuple[TypeAdapter[Any], str]] = {
     "requests.yaml": (REQUEST_LIST, "requests"),
     "reservation.yaml": (RESERVATION, "reservation"),
     "web.yaml": (REQUEST_LIST, "requests"),
+    "what-if.yaml": (WHAT_IF, "what_if"),
     "window.yaml": (RESERVATION, "reservation"),
 }
 """What each document is: its reader, and how the paths of its problems begin."""
@@ -160,7 +162,7 @@ def test_every_field_of_a_request_that_fits_beside_the_others_is_in_the_example(
 
     left_out = type(request).model_fields.keys() - request.model_fields_set
 
-    assert left_out == {"node", "reservation"}
+    assert left_out == {"node", "reservation", "if_sequence"}
 
 
 @pytest.mark.parametrize("block", [one for one in of("yaml") if one.about != PART_OF_A_REQUEST], ids=names)
@@ -255,7 +257,6 @@ def test_a_command_line_that_is_none_is_found() -> None:
     [
         "deadletter list",
         "doctor",
-        "explain web --at 3",
         "ledger roll",
         "simulate --seeds 3",
     ],

@@ -5,10 +5,11 @@ Defaults and meaning: DESIGN sections 4 and 5; operators: R1–R5; tolerations: 
 """
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -324,6 +325,13 @@ class Request(Document):
     @property
     def key(self) -> RequestKey:
         return (self.namespace, self.id)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's; what was derived from the fields, and kept, is derived anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("vector", "charge", "total", "body"):
+            vars(copied).pop(name, None)
+        return copied
 
     @cached_property
     def vector(self) -> Resources:

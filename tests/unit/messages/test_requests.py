@@ -15,6 +15,7 @@ from berth.messages.requests import Request
 from berth.messages.stored import StoredRequest, read_stored
 from berth.messages.validation import parse
 from berth.wire.codec import decode_requests, encode_requests, request_digest
+from tests.builders import a_request
 
 WEB: dict[str, Any] = {"id": "web-1", "namespace": "team-a", "resources": {"cpu_cores": 4.0, "ram_mb": 8192}}
 
@@ -180,3 +181,12 @@ def test_a_time_that_cannot_be_written_back_is_refused(end: str) -> None:
     with pytest.raises(InvalidCommand) as refused:
         parse(RESERVATION, json.dumps(document), root="reservation")
     assert [problem.path for problem in refused.value.problems] == ["reservation.end"]
+
+
+def test_a_copy_with_other_fields_has_another_body_whatever_was_derived_before() -> None:
+    request = a_request("web", count=2)
+    assert request.body["id"] == "web" and request.total.cpu_millicores == 2_000
+
+    other = request.model_copy(update={"id": "other", "count": 3, "if_sequence": 7})
+
+    assert (other.body["id"], other.body["if_sequence"], other.total.cpu_millicores) == ("other", 7, 3_000)
