@@ -329,7 +329,7 @@ class Request(Document):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's; what was derived from the fields, and kept, is derived anew."""
         copied = super().model_copy(update=update, deep=deep)
-        for name in ("vector", "charge", "total", "body"):
+        for name in ("vector", "charge", "total", "shape", "body"):
             vars(copied).pop(name, None)
         return copied
 
