@@ -202,11 +202,6 @@ def why_moved(state: State, request: Request) -> str | None:
     return f"what decides about it changed at {moved}, after {request.if_sequence}"
 
 
-def _of_request(event: Event) -> RequestKey:
-    assert event.key is not None, f"I8: {event.type} names no request"
-    return event.key
-
-
 def requests_named(transaction: Transaction) -> list[RequestKey]:
     """The requests a transaction decides about, in order of first mention."""
     return list(dict.fromkeys(event.key for event in transaction if event.key is not None))

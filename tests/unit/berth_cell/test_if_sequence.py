@@ -1,9 +1,12 @@
 """Submitting only if what decides about a request has not changed since it was looked at."""
 
+from typing import Any
+
 from berth import subjects
 from berth.ids import NodeId, RequestId
-from berth.messages.commands import ApplyQuotas, SetNode
+from berth.messages.commands import ApplyQuotas
 from berth.messages.documents import QuotaDocument
+from berth.messages.node_commands import SetNode
 from berth.messages.reasons import ReasonCode
 from berth.messages.requests import Request
 from berth_cell.cell import Cell
@@ -17,7 +20,7 @@ def a_cell(*nodes: str) -> Cell:
     return Cell(at_ms=T0, history=[(T0, a_node(node)) for node in nodes])
 
 
-def only_if(sequence: int, name: str = "web", **document: object) -> Request:
+def only_if(sequence: int, name: str = "web", **document: Any) -> Request:
     return a_request(name, if_sequence=sequence, **document)
 
 
