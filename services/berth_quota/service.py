@@ -22,12 +22,9 @@ from berth.messages.commands import (
     RequestBatch,
     StopNamespace,
 )
-from berth.messages.decisions import Decision
 from berth.messages.envelope import Record
 from berth.messages.events import AllocationsReleasing, QuotaSet
-from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
-from berth.model.answers import decision_of, rejection
 from berth.model.entitlement import is_stopped
 from berth.model.ledger import State
 from berth.model.queue import RequestState
@@ -41,6 +38,7 @@ from berth_quota.nudges import Nudges
 from berth_quota.proposals import Answered, Proposals
 from berth_quota.questions import Questions
 from berth_quota.tasks import Release, Ruled, drains
+from berth_quota.telling import conflict, outcome
 from berth_quota.timers import Timers
 from berth_quota.transactions import is_released
 
@@ -153,14 +151,12 @@ class QuotaService:
             others[waiting.digest] = (waiting.request, waiting.traceparent)
         for digest, (request, context) in others.items():
             if digest != known.digest:
-                effects.append(_conflict(request, digest, context))
+                effects.append(conflict(request, digest, context))
             effects += self._deliveries.settle((known.key, digest))
         return effects + self._released(known.key)
 
     def _notice(self, key: RequestKey, traceparent: str | None) -> Publish:
-        decision = decision_of(self.state, key)
-        assert decision is not None, f"{key} is named by the ledger and unknown"
-        return _publish(decision, traceparent)
+        return outcome(self.state, key, traceparent)
 
     # --- messages ---------------------------------------------------------------------------------------
 
@@ -213,7 +209,7 @@ class QuotaService:
             elif known.digest == digest:
                 effects.append(self._notice(request.key, context))
             else:
-                effects.append(_conflict(request, digest, context))
+                effects.append(conflict(request, digest, context))
         return effects + self._hold(message, pending, now_ms)
 
     def _undecided(self, request: Request, digest: str, traceparent: str | None) -> None:
@@ -228,7 +224,7 @@ class QuotaService:
         """Whose `if_sequence` the leader found to hold no more: answered, and nothing is stored."""
         effects: list[Effect] = []
         for waiting in self._evaluations.moved:
-            effects.append(_conflict(waiting.request, waiting.digest, waiting.traceparent))
+            effects.append(conflict(waiting.request, waiting.digest, waiting.traceparent))
             effects += self._deliveries.settle((waiting.key, waiting.digest))
             for digest, (request, context) in self._others.pop(waiting.key, {}).items():
                 self._undecided(request, digest, context)
@@ -393,17 +389,3 @@ def _limited(record: Record) -> list[Namespace]:
 
 def _says_unknown(answered: Answered) -> bool:
     return answered.refusal is not None and answered.refusal.code is RefusalCode.NOT_FOUND
-
-
-def _publish(decision: Decision, traceparent: str | None) -> Publish:
-    tokens: dict[str, str] = {"namespace": decision.namespace, "request": decision.request}
-    return Publish(subject=subjects.DECISION, body=decision, tokens=tokens, traceparent=traceparent)
-
-
-def _conflict(request: Request, digest: str, traceparent: str | None) -> Publish:
-    """R106: the id is taken by another body, or its `if_sequence` holds no more; nothing is changed by saying so."""
-    if request.if_sequence is None:
-        reason = Reason(code=ReasonCode.CONFLICT)
-    else:
-        reason = Reason(code=ReasonCode.CONFLICT, detail=f"or the state has moved on from {request.if_sequence}")
-    return _publish(rejection(request, digest, reason), traceparent)
