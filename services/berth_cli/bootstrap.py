@@ -29,7 +29,7 @@ from berth.wire import codec
 from berth_cli.folder import Folder
 
 LEVEL = "ledger"
-"""Durability: what the stream has acknowledged is committed (RAFT section 0)."""
+"""Durability of a new ledger for which nobody asked for another: the embedded set-up has one disk."""
 
 FIRST = Position(1)
 _WITHIN_SECONDS = 30
@@ -113,13 +113,38 @@ class OtherMembers(BerthError):
         )
 
 
-async def create_ledger(url: str, seed: Path, *, members: Sequence[str], replicas: int = 1) -> LedgerCreated:
+class OtherLevel(BerthError):
+    """The ledger was created with another durability. Nothing was changed."""
+
+    code = "other_level"
+    exit_code = 2
+
+    def __init__(self, there: str) -> None:
+        super().__init__(
+            f"the ledger has durability {there}, for good",
+            hint=f"start it with --durability {there}, or begin another cluster in another folder",
+        )
+
+
+async def create_ledger(
+    url: str,
+    seed: Path,
+    *,
+    members: Sequence[str],
+    replicas: int = 1,
+    level: str | None = None,
+    keep: Path | None = None,
+) -> LedgerCreated:
     """Make streams and first record where they are missing; what the first record says.
+
+    `level` None: as the ledger has it, `ledger` for a new one. `keep`: the first record stays in this file too, and a
+    stream that was lost begins with it again, so that what the raft nodes have mirrored follows it.
 
     Waits up to half a minute for a server that is just starting.
 
     Raises:
         OtherMembers: the ledger that is there has other raft nodes.
+        OtherLevel: it has another durability than was asked for.
         StreamMisconfigured: a stream is there and is not as Berth needs it.
         Unreachable: no server, or one that does not know the key.
     """
@@ -138,12 +163,14 @@ async def create_ledger(url: str, seed: Path, *, members: Sequence[str], replica
         async for attempt in _until_reached():
             with attempt:
                 await create_streams(api, replicas=replicas)
-                created = await _first_record(ledger, tuple(members))
+                created = await _first_record(ledger, tuple(members), level or LEVEL, keep)
         assert created is not None
     finally:
         await bus.close()
     if created.members != tuple(members):
         raise OtherMembers(created.members)
+    if level is not None and created.level != level:
+        raise OtherLevel(created.level)
     return created
 
 
@@ -156,22 +183,39 @@ def _until_reached() -> tenacity.AsyncRetrying:
     )
 
 
-async def _first_record(ledger: JetStreamLedger, members: tuple[str, ...]) -> LedgerCreated:
+async def _first_record(
+    ledger: JetStreamLedger, members: tuple[str, ...], level: str, keep: Path | None
+) -> LedgerCreated:
     """What the stream's first message says; stored now if there is none.
 
     Whether our append won, lost or is in doubt: what is read afterwards is the answer.
     """
+    kept = _kept(keep)
     if await ledger.last_sequence() == 0:
-        from berth_raft.commit import first_record  # with all of the model, which nothing else here needs
-
-        payload = first_record(
-            ledger_id=LedgerId(secrets.token_hex(16)), members=members, level=LEVEL, now_ms=SystemClock().now_ms()
-        )
-        await ledger.append(payload, expected=Position(0))
+        await ledger.append(kept or _new_record(members, level), expected=Position(0))
     stored = await ledger.read(FIRST)
     if stored is None:
         raise Unreachable("the first record was not stored")
     created = codec.decode_record(stored.payload).created
     if created is None:
         raise CorruptRecord("the ledger does not begin with LedgerCreated", hint="is this the right server?")
+    if keep is not None and kept is None:
+        _keep(keep, stored.payload)
     return created
+
+
+def _kept(path: Path | None) -> bytes | None:
+    return path.read_bytes() if path is not None and path.exists() else None
+
+
+def _keep(path: Path, payload: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(payload)
+    temporary.replace(path)
+
+
+def _new_record(members: tuple[str, ...], level: str) -> bytes:
+    from berth_raft.commit import first_record  # with all of the model, which nothing else here needs
+
+    ledger_id = LedgerId(secrets.token_hex(16))
+    return first_record(ledger_id=ledger_id, members=members, level=level, now_ms=SystemClock().now_ms())

@@ -86,6 +86,11 @@ class Folder:
         return self.path / "members.json"
 
     @property
+    def first_record(self) -> Path:
+        """The ledger's first record, byte for byte."""
+        return self.path / "first-record.json"
+
+    @property
     def description(self) -> Path:
         return self.path / FOLDER_FILE
 

@@ -41,6 +41,10 @@ def init(
     private_network: Annotated[
         bool, typer.Option("--private-network", help="Everybody who can reach that address may read what passes.")
     ] = False,
+    durability: Annotated[
+        layout.Durability | None,
+        typer.Option(help="Of a new ledger.", show_default="ledger, or as it was"),
+    ] = None,
     export: Annotated[Path | None, typer.Option(help="Copy the seeds of client and admin into this folder.")] = None,
 ) -> None:
     """Keys, streams and the first record; a key for a client or a node."""
@@ -51,7 +55,7 @@ def init(
     members = layout.raft_members(raft)
     if target.url is not None:
         seed = target.nkey or seed_file(folder.keys, subjects.INIT)
-        created = asyncio.run(bootstrap.create_ledger(target.url, seed, members=members))
+        created = asyncio.run(bootstrap.create_ledger(target.url, seed, members=members, level=durability))
         told = {"version": 1, "ledger_id": created.ledger_id, "members": list(created.members), "level": created.level}
         if target.as_json:
             print_json(told)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from berth import subjects
 from berth.adapters.users import seed_file
@@ -23,10 +24,20 @@ STOP_ORDER: tuple[tuple[str, ...], ...] = (
 _OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
+class Durability(StrEnum):
+    """Committed is what the stream has acknowledged, or what a majority of raft nodes has on disk besides (RAFT
+    section 0).
+    """
+
+    LEDGER = "ledger"
+    QUORUM = "quorum"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """What `berth up` is asked for. `raft` None: as many as the folder's ledger has, 3 for a new one.
 
+    `durability` None: as the folder's ledger has it, `ledger` for a new one.
     `port`: of the bus; the console has the next one; 0 is any free port for both.
     `settings`: variables for the processes of a service, from `--set`.
     """
@@ -37,6 +48,7 @@ class Wish:
     nodes: int = 20
     workload: bool = True
     port: int = 4222
+    durability: Durability | None = None
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
 

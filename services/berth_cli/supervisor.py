@@ -134,7 +134,9 @@ class Supervisor:
         self._tell("starting the bus")
         server = await self._start_server(len(members))
         seed = seed_file(self._folder.keys, subjects.INIT)
-        created = await bootstrap.create_ledger(server.url, seed, members=members)
+        created = await bootstrap.create_ledger(
+            server.url, seed, members=members, level=self._wish.durability, keep=self._folder.first_record
+        )
         write_members(self._folder, created.members)
         port = self._wish.port + 1 if self._wish.port else _free_port()
         addresses = self._addresses = Addresses(nats_url=server.url, console_port=port)

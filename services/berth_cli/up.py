@@ -30,7 +30,7 @@ from berth_cli.folder import (
     take_lock,
     write_holder,
 )
-from berth_cli.layout import Wish
+from berth_cli.layout import Durability, Wish
 from berth_cli.log_files import last_lines
 from berth_cli.output import note, print_json, print_lines
 from berth_cli.processes import Processes
@@ -68,6 +68,13 @@ def up(
         int, typer.Option(min=0, max=65_534, help="Port of the bus; the console has the next one. 0: any free ones.")
     ] = 4222,
     empty: Annotated[bool, typer.Option("--empty", help="No demo nodes and no demo workload.")] = False,
+    durability: Annotated[
+        Durability | None,
+        typer.Option(
+            help="Committed is what the bus's disk has, or what a majority of raft nodes has on theirs besides.",
+            show_default="ledger, or as it was",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the services.")
     ] = None,
@@ -86,6 +93,7 @@ def up(
         nodes=0 if empty else 20 if nodes is None else nodes,
         workload=not empty and nodes is None,
         port=port,
+        durability=durability,
         settings=_chosen(settings or []),
     )
     folder = Folder(path=target.folder_meant().absolute())

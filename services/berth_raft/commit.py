@@ -8,7 +8,7 @@ What must live here: every judgement. What must not: the bus, the stream, the cl
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from berth.ids import LedgerId, NodeId, Sequence, Term
@@ -202,17 +202,7 @@ class Committer:
         self.state.journal.undo(self._mark)
         self._in_flight = None
         self._forget_judgement()
-        unknown = Refusal(code=RefusalCode.UNKNOWN, detail="the leader cannot tell whether it was committed")
-        return tuple(
-            Answer(
-                reply_to=answer.reply_to,
-                traceparent=answer.traceparent,
-                body=answer.body.model_copy(
-                    update={"outcomes": tuple(outcome or unknown for outcome in answer.body.outcomes)}
-                ),
-            )
-            for answer in flush.answers
-        )
+        return unknown(flush.answers)
 
     def _forget_judgement(self) -> None:
         """A proposal that the record cut in two keeps only what earlier records committed of it."""
@@ -248,6 +238,21 @@ class Committer:
     ) -> Answer:
         body = ProposalAnswer(id=proposal.id, term=self.term, sequence=sequence, outcomes=tuple(outcomes))
         return Answer(reply_to=reply_to, body=body, traceparent=traceparent)
+
+
+def unknown(answers: Iterable[Answer]) -> tuple[Answer, ...]:
+    """The same answers, where nobody can tell whether what they accept was committed."""
+    refusal = Refusal(code=RefusalCode.UNKNOWN, detail="the leader cannot tell whether it was committed")
+    return tuple(
+        Answer(
+            reply_to=answer.reply_to,
+            traceparent=answer.traceparent,
+            body=answer.body.model_copy(
+                update={"outcomes": tuple(outcome or refusal for outcome in answer.body.outcomes)}
+            ),
+        )
+        for answer in answers
+    )
 
 
 class _Batch:

@@ -16,6 +16,7 @@ class ElectionControl(Protocol):
     def activate(self, term: int) -> None: ...
     def resign(self, term: int, why: str) -> None: ...
     def adopt_term(self, term: int) -> None: ...
+    def report(self) -> None: ...
 
 
 class Observer(Protocol):
@@ -32,5 +33,7 @@ class Counts:
     doubts: int = 0
     lost_races: int = 0
     records: int = 0
+    restored: int = 0
+    """Records that this node gave back to a stream that had lost them."""
     halted_at: Sequence | None = None
     halted_why: str = ""

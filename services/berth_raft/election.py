@@ -15,7 +15,7 @@ from typing import Protocol
 from berth import subjects
 from berth.adapters.connection import Connection
 from berth.ports import Clock, Envelope
-from berth_raft.core.effects import Effect, HardState, Persist, RoleChanged, Send
+from berth_raft.core.effects import Effect, HardState, Persist, Role, RoleChanged, Send
 from berth_raft.core.messages import Tip
 from berth_raft.core.node import RaftCore
 from berth_raft.core.wire import MalformedMessage, decode, encode
@@ -53,12 +53,16 @@ class Election:
         clock: Clock,
         persist: Callable[[HardState], Awaitable[None]],
         on_role: Callable[[RoleChanged], None],
+        on_tips: Callable[[dict[str, Tip]], None],
     ) -> None:
+        """`on_tips`: told, while this node leads, how far the mirrors of the others reach, when that has changed."""
         self._core = core
         self._bus = bus
         self._clock = clock
         self._persist = persist
         self._on_role = on_role
+        self._on_tips = on_tips
+        self._tips: dict[str, Tip] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._to_persist: asyncio.Queue[Persist] = asyncio.Queue()
         self._persisting: asyncio.Task[None] | None = None
@@ -125,6 +129,10 @@ class Election:
     def adopt_term(self, term: int) -> None:
         self._perform(self._core.adopt_term(self._clock.monotonic_us(), term))
 
+    def report(self) -> None:
+        """Tell the leader now how far this node's mirror reaches, not with the next heartbeat."""
+        self._perform(self._core.report())
+
     def transfer(self, to: str | None) -> None:
         self._perform(self._core.transfer(self._clock.monotonic_us(), to))
 
@@ -139,6 +147,14 @@ class Election:
             return
         self._perform(self._core.step(self._clock.monotonic_us(), tokens["sender"], message))
         self._rejoin()
+        self._tell_tips()
+
+    def _tell_tips(self) -> None:
+        if self._core.role is Role.LEADER:
+            tips = {name: peer.tip for name, peer in self._core.peers.items()}
+            if tips != self._tips:
+                self._tips = tips
+                self._on_tips(tips)
 
     def recover(self, term: int) -> None:
         """Vote again, above `term`: every node has lost its votes, says an operator."""
@@ -244,15 +260,19 @@ class ElectionThread:
         disk: HardStateDisk,
         clock: Clock,
         on_role: Callable[[RoleChanged], None],
+        on_tips: Callable[[dict[str, Tip]], None],
         on_failed: Callable[[str], None],
     ) -> None:
-        """Both are called on the main loop (the one that is running now); after `on_failed` it takes no part."""
+        """`on_role`, `on_tips` and `on_failed` are called on the main loop (the one that is running now);
+        after `on_failed` it takes no part.
+        """
         self._make_core = make_core
         self._connect = connect
         self._disk = disk
         self._clock = clock
         self._main = asyncio.get_running_loop()
         self._on_role = on_role
+        self._on_tips = on_tips
         self._on_failed = on_failed
         self._loop = asyncio.new_event_loop()
         self._ready: asyncio.Future[None] = self._main.create_future()
@@ -288,6 +308,9 @@ class ElectionThread:
     def adopt_term(self, term: int) -> None:
         self._call(lambda election: election.adopt_term(term))
 
+    def report(self) -> None:
+        self._call(lambda election: election.report())
+
     def transfer(self, to: str | None) -> None:
         self._call(lambda election: election.transfer(to))
 
@@ -315,7 +338,7 @@ class ElectionThread:
         except OSError as error:
             self._main.call_soon_threadsafe(self._ready.set_exception, error)
             return
-        election = Election(self._make_core(), bus, self._clock, self._store, self._tell)
+        election = Election(self._make_core(), bus, self._clock, self._store, self._tell, self._tell_tips)
         self._election = election
         await election.start()
         self._main.call_soon_threadsafe(self._ready.set_result, None)
@@ -331,3 +354,6 @@ class ElectionThread:
 
     def _tell(self, changed: RoleChanged) -> None:
         self._main.call_soon_threadsafe(self._on_role, changed)
+
+    def _tell_tips(self, tips: dict[str, Tip]) -> None:
+        self._main.call_soon_threadsafe(self._on_tips, tips)

@@ -7,22 +7,25 @@ append is certain, and that the state is never ahead of what is stored by more t
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from berth.errors import CorruptRecord, Unreachable
+from berth.errors import Unreachable
 from berth.ids import NodeId, Sequence, Term
 from berth.messages.commands import Committed
-from berth.messages.envelope import Tip, why_not_valid
+from berth.messages.envelope import Record, Tip
 from berth.model.ledger import State
 from berth.ports import Clock, Ledger, StoredMessage
 from berth.runtime.snapshots import Snapshots
-from berth.wire.codec import OfferedProposal, decode_record
+from berth.wire.codec import OfferedProposal
 from berth_raft.appending import RETRY_S, Stored, store
-from berth_raft.commit import Answer, Committer, barrier
+from berth_raft.commit import Answer, Committer, barrier, unknown
+from berth_raft.confirming import Confirmations, announcement
+from berth_raft.confirming import Stored as Confirmable
 from berth_raft.control import Counts, ElectionControl, Observer
 from berth_raft.core.effects import Role, RoleChanged
-from berth_raft.core.messages import Tip as ElectionTip
+from berth_raft.core.messages import Tip as MirrorTip
+from berth_raft.ledger_copy import LedgerCopy
+from berth_raft.mirror import Mirror, MirrorStore
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,9 @@ class Leadership:
         state: State,
         *,
         node_id: str,
+        members: tuple[str, ...],
         ledger: Ledger,
+        mirror: MirrorStore,
         clock: Clock,
         timeout_max_ms: int,
         answer: Callable[[Answer], None],
@@ -52,10 +57,9 @@ class Leadership:
         snapshots: Snapshots | None = None,
     ) -> None:
         self.state = state
-        self.stream_sequence = state.sequence
-        self.counts = Counts()
         self.election: ElectionControl | None = None
         self._node_id = node_id
+        self._members = members
         self._ledger = ledger
         self._clock = clock
         self._timeout_max_us = timeout_max_ms * 1000
@@ -67,7 +71,11 @@ class Leadership:
         self._snapshots = snapshots
         self._role = RoleChanged(role=Role.FOLLOWER, term=0, leader=None, active=False)
         self._committer: Committer | None = None
-        self._arrived: deque[StoredMessage] = deque()
+        self._confirmations: Confirmations | None = None
+        self._committed: Tip | None = None
+        self._peers: Mapping[str, MirrorTip] = {}
+        self._mirror = Mirror(mirror, reached=self._mirrored, failed=self._mirror_failed)
+        self._copy = LedgerCopy(state, ledger, self._mirror, taken=self._taken, halted=self._halted)
         self._wake = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._recovering: asyncio.Task[None] | None = None
@@ -84,20 +92,36 @@ class Leadership:
     def is_caught_up(self) -> bool:
         return self._caught_up.is_set()
 
+    @property
+    def counts(self) -> Counts:
+        return self._copy.counts
+
+    @property
+    def mirrored(self) -> int:
+        return self._mirror.tip.sequence
+
+    @property
+    def committed(self) -> Tip | None:  # None while it does not lead
+        return self._committed
+
+    def mirrors_changed(self, tips: Mapping[str, MirrorTip]) -> None:
+        """How far the mirrors of the other nodes reach, as they say."""
+        self._peers = tips
+        self._confirm()
+
     def role_changed(self, changed: RoleChanged) -> None:
-        """The election says who leads; ends or begins what belongs to a term."""
+        """The election says who leads."""
         self._role = changed
         self._wake.set()
 
     def takes(self, reply_to: str) -> bool:
-        """Whether a proposal whose answer goes to `reply_to` is news: this node leads and does not hold it already.
-
-        Who waits for a busy leader asks again under the same id; that must not make it busier.
+        """Whether a proposal whose answer goes to `reply_to` is news: who waits for a busy leader asks again under
+        the same id, and must not make it busier.
         """
         return self._committer is not None and not self._committer.holds(reply_to)
 
     def offer(self, proposal: OfferedProposal, *, reply_to: str, traceparent: str | None) -> bool:
-        """Take a proposal; False when this node does not lead (then somebody else may, so it is not answered)."""
+        """Take a proposal; False when this node does not lead: then somebody else may answer it."""
         if self._committer is None:
             return False
         refused = self._committer.offer(proposal, reply_to=reply_to, traceparent=traceparent)
@@ -109,6 +133,11 @@ class Leadership:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._mirror.run())
+            self._copy.load()
+            await self._copy.align()
+            self._tell_tip()
+            self._election.adopt_term(self._copy.tip.barrier_term)
             tasks.create_task(self._follow())
             tasks.create_task(self._lead())
             tasks.create_task(self._repeat_committed())
@@ -116,13 +145,8 @@ class Leadership:
     # ------------------------------------------------------------------ following
 
     async def _follow(self) -> None:
-        if self.state.tip is not None:  # a snapshot brought it, and perhaps nothing follows
-            self._tell_tip()
-            self._election.adopt_term(self.state.tip.term)
-        async for batch in self._ledger.follow(self.stream_sequence):
-            if self.counts.halted_at is not None:
-                continue  # nothing more is folded, so nothing more is kept
-            self._arrived.extend(batch)
+        async for batch in self._ledger.follow(self._copy.stream_sequence):
+            self._copy.arrived(batch)
             if not batch:
                 self._drain()
                 self._set_caught_up()
@@ -133,11 +157,11 @@ class Leadership:
 
     def _look_for_snapshot(self) -> None:
         """Followers write them, never the leader (RAFT section 2, "Stalls")."""
-        if self._snapshots is not None and self._role.role is Role.FOLLOWER and self.counts.halted_at is None:
+        if self._snapshots is not None and self._role.role is Role.FOLLOWER and not self._copy.is_halted:
             self._snapshots.look(self.state)
 
     def _set_caught_up(self) -> None:
-        if not self._caught_up.is_set() and self.state.tip is not None and self.counts.halted_at is None:
+        if not self._caught_up.is_set() and self.state.tip is not None and not self._copy.is_halted:
             self._caught_up.set()
             self._election.set_eligible(True)
 
@@ -148,46 +172,33 @@ class Leadership:
 
     def _drain(self) -> None:
         """Take in what arrived; not while an append is in flight, since the state is ahead then."""
-        if self._committer is not None and self._committer.in_flight is not None:
-            return
-        while self._arrived and self.counts.halted_at is None:
-            stored = self._arrived.popleft()
-            if stored.sequence > self.stream_sequence:
-                self._take(stored)
-                self.stream_sequence = stored.sequence
+        if self._committer is None or self._committer.in_flight is None:
+            self._copy.drain()
 
-    def _take(self, stored: StoredMessage) -> None:
-        try:
-            record = decode_record(stored.payload)
-            why = why_not_valid(self.state.tip, record, stored.sequence)
-        except CorruptRecord as error:
-            record, why = None, str(error)
-        if record is None or why is not None:
-            self.counts.foreign += 1
-            log.warning("foreign_message_ignored", extra={"sequence": stored.sequence, "why": why})
-            return
-        try:
-            self.state.fold(record)
-        except (AssertionError, LookupError) as error:
-            self._halt(stored.sequence, str(error))
-            return
-        self.counts.records += 1
+    def _taken(self, record: Record) -> None:
         self._tell_tip()
         if record.elected is not None and record.leader != self._node_id:
             self._election.adopt_term(record.term)
 
-    def _halt(self, sequence: Sequence, why: str) -> None:
-        self.counts.halted_at, self.counts.halted_why = sequence, why
-        self._arrived.clear()
-        log.error("fold_halted", extra={"sequence": sequence, "why": why, "runbook": "halted.md"})
-        self._election.set_eligible(False)
-        self._election.resign(self._role.term, f"cannot fold {sequence}")
+    def _halted(self) -> None:
+        if self.election is not None:
+            self._election.set_eligible(False)
+            self._election.resign(self._role.term, f"cannot fold {self.counts.halted_at}")
         self._wake.set()
 
     def _tell_tip(self) -> None:
-        tip = self.state.tip
-        assert tip is not None
-        self._election.set_tip(ElectionTip(barrier_term=tip.term, sequence=tip.sequence))
+        """An election is about what a node can give back: at level `quorum` what its disk has."""
+        self._election.set_tip(self._mirror.tip if self._copy.is_quorum else self._copy.tip)
+
+    def _mirrored(self, tip: MirrorTip) -> None:
+        if self._copy.is_quorum:
+            self._election.set_tip(tip)
+            self._election.report()
+            self._confirm()
+
+    def _mirror_failed(self, why: str) -> None:
+        if self._copy.is_quorum:
+            self._step_aside(why)
 
     # ------------------------------------------------------------------ leading
 
@@ -195,11 +206,11 @@ class Leadership:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._role.role is Role.LEADER and self.counts.halted_at is None:
+            if self._role.role is Role.LEADER and not self._copy.is_halted:
                 await self._lead_term(Term(self._role.term))
 
     def _leads(self, term: Term) -> bool:
-        return self._role.role is Role.LEADER and self._role.term == term and self.counts.halted_at is None
+        return self._role.role is Role.LEADER and self._role.term == term and not self._copy.is_halted
 
     async def _lead_term(self, term: Term) -> None:
         if not await self._establish(term):
@@ -211,9 +222,11 @@ class Leadership:
             may_be_lost=self._may_be_lost,
         )
         self._committer = committer
+        self._confirmations = Confirmations(self._members, term)
+        self._committed = None
         self._on_active(True)  # noqa: FBT003 - the one fact that this call tells
         self._election.activate(term)
-        self._announce_tip()
+        self._stored(())
         log.info("leadership_established", extra={"term": term, "sequence": self.state.sequence})
         try:
             while self._leads(term):
@@ -226,9 +239,10 @@ class Leadership:
                     await self._wake.wait()
                     self._wake.clear()
         finally:
-            self._committer = None
+            self._committer = self._committed = None
             self._on_active(False)  # noqa: FBT003
-            for answer in committer.stepped_down():
+            left, self._confirmations = self._confirmations.abandoned(), None
+            for answer in (*(one for each in left for one in unknown(each.answers)), *committer.stepped_down()):
                 self._answer(answer)
             if committer.in_flight is None:  # else this node ends in the middle of an append, its state ahead of it
                 self._drain()
@@ -250,56 +264,41 @@ class Leadership:
                 return False
             tip = self.state.tip
             if tip is None or tip.term >= term:
-                self._adopt(tip)
+                self._election.adopt_term(tip.term if tip is not None else 0)
+                at = "empty: run `berth init`" if tip is None else f"at term {tip.term}"
+                self._election.resign(self._role.term, f"the ledger is {at}")
                 return False
+            if self._copy.has_more_than_the_stream:
+                await self._copy.restore(lambda: self._leads(term))
+                deadline = self._clock.monotonic_us() + 2 * self._timeout_max_us
+                continue
             payload, found = barrier(
-                tip, term=term, leader=self._node_id, now_ms=self._clock.now_ms(), stream_sequence=self.stream_sequence
+                tip,
+                term=term,
+                leader=self._node_id,
+                now_ms=self._clock.now_ms(),
+                stream_sequence=self._copy.stream_sequence,
             )
-            expected = self.stream_sequence
+            expected = self._copy.stream_sequence
             stored = await self._store(payload, expected, term)
             if stored is Stored.YES:
-                self._fold_own(payload, Sequence(expected + 1))
+                self._copy.take_own(StoredMessage(sequence=Sequence(expected + 1), payload=payload))
                 return self._leads(term) and self.state.tip is not None and self.state.tip.hash == found
             if stored is Stored.DOUBT:
                 return False
             self.counts.lost_races += 1
         return False
 
-    def _adopt(self, tip: Tip | None) -> None:
-        if tip is None:
-            self._election.resign(self._role.term, "the ledger is empty; run `berth init`")
-        else:
-            self._election.adopt_term(tip.term)
-            self._election.resign(self._role.term, f"the ledger is at term {tip.term}")
-
     async def _read_to_end(self) -> bool:
         """Whether everything that the stream holds is folded."""
         try:
-            last = await self._last_sequence()
+            return await self._copy.read_to_end(await self._last_sequence())
         except Unreachable:
             return False
-        self._drain()
-        while self.stream_sequence < last:
-            wanted = Sequence(self.stream_sequence + 1)
-            try:
-                stored = await self._ledger.read(wanted)
-            except Unreachable:
-                return False
-            if stored is not None and wanted > self.stream_sequence:
-                self._take(stored)
-            self.stream_sequence = max(self.stream_sequence, wanted)
-        return self.counts.halted_at is None
-
-    def _fold_own(self, payload: bytes, sequence: Sequence) -> None:
-        """Our own barrier is stored; the tail may have brought it before the acknowledgement came."""
-        self._drain()
-        if sequence > self.stream_sequence:
-            self._take(StoredMessage(sequence=sequence, payload=payload))
-            self.stream_sequence = sequence
 
     async def _commit(self, committer: Committer, term: Term) -> None:
         began_us = self._clock.monotonic_us()
-        flush = committer.flush(now_ms=self._clock.now_ms(), stream_sequence=self.stream_sequence)
+        flush = committer.flush(now_ms=self._clock.now_ms(), stream_sequence=self._copy.stream_sequence)
         if not flush.payload:
             for answer in flush.answers:
                 self._answer(answer)
@@ -307,17 +306,15 @@ class Leadership:
         appended_us = self._clock.monotonic_us()
         stored = await self._store(flush.payload, flush.expected, term)
         if stored is Stored.YES:
-            self.stream_sequence = Sequence(flush.expected + 1)
             answers = committer.appended()
-            self.counts.records += 1
+            self._copy.took_own(StoredMessage(sequence=Sequence(flush.expected + 1), payload=flush.payload))
             self._tell_tip()
+            self._stored(answers)
         else:
-            answers = committer.withdrawn()
             self.counts.lost_races += stored is Stored.NO
-        for answer in answers:
-            self._answer(answer)
+            for answer in committer.withdrawn():
+                self._answer(answer)
         if stored is Stored.YES:
-            self._announce_tip()
             self._observer.flushed(
                 flush, began_us=began_us, appended_us=appended_us, done_us=self._clock.monotonic_us()
             )
@@ -349,7 +346,7 @@ class Leadership:
         self._recovering = asyncio.get_running_loop().create_task(self._eligible_again())
 
     async def _eligible_again(self) -> None:
-        while self.counts.halted_at is None:
+        while not self._copy.is_halted:
             with contextlib.suppress(Unreachable):  # asked again below
                 await self._last_sequence()
                 if self._clock_agrees:
@@ -369,14 +366,31 @@ class Leadership:
 
     # ------------------------------------------------------------------ telling
 
-    def _announce_tip(self) -> None:
-        tip = self.state.tip
-        if tip is not None and tip.term > 0:
-            self._announce(
-                Committed(
-                    ledger_id=tip.ledger_id, term=tip.term, sequence=tip.sequence, hash=tip.hash, leader=tip.leader
-                )
-            )
+    def _stored(self, answers: tuple[Answer, ...]) -> None:
+        """The stream has the record that made the tip: tell, or wait until a majority of mirrors has it too."""
+        assert self._confirmations is not None and self.state.tip is not None, "only a leader stores"
+        stored = Confirmable(tip=self.state.tip, answers=answers)
+        if self._copy.is_quorum:
+            self._confirmations.add(stored)
+            self._confirm()
+        else:
+            self._tell([stored])
+
+    def _confirm(self) -> None:
+        if self._confirmations is not None:
+            self._tell(self._confirmations.confirmed({**self._peers, self._node_id: self._mirror.tip}))
+
+    def _tell(self, committed: list[Confirmable]) -> None:
+        for one in committed:
+            for answer in one.answers:
+                self._answer(answer)
+            self._committed = one.tip
+        if committed:
+            self._announce_committed()
+
+    def _announce_committed(self) -> None:
+        if self._committed is not None:
+            self._announce(announcement(self._committed))
 
     async def _repeat_committed(self) -> None:
         turn = 0
@@ -385,7 +399,7 @@ class Leadership:
             turn += 1
             if self._committer is None:
                 continue
-            self._announce_tip()
+            self._announce_committed()
             if turn % CLOCK_EVERY_TURNS == 0:
                 await self._compare_clocks()
 

@@ -7,7 +7,7 @@ import logging
 import random
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import orjson
@@ -16,14 +16,17 @@ from berth.adapters.nats_bus import BusSettings, NatsBus
 from berth.adapters.permissions import DISCONNECTS
 from berth.adapters.system_clock import SystemClock
 from berth.errors import BerthError, InvalidSetting
-from berth.ports import Envelope
+from berth.ids import Sequence
+from berth.ports import Envelope, StoredMessage
 from berth.runtime.process import kept_snapshots
 from berth.runtime.snapshots import Snapshots
 from berth.subjects import WATCH
 from berth_raft import hard_state
 from berth_raft.core.effects import Amnesiac, HardState, RoleChanged
+from berth_raft.core.messages import Tip
 from berth_raft.core.node import RaftCore
 from berth_raft.election import ElectionThread
+from berth_raft.mirror_file import MirrorCorrupt, MirrorFile
 from berth_raft.process import Promises
 from berth_raft.settings import RaftNodeSettings
 
@@ -117,8 +120,41 @@ class Machine:
                 log.warning("votes_lost", extra={"why": kept.hard_state.why, "runbook": "raft-disk.md"})
         return kept
 
+    def mirror(self) -> "DiskMirror":
+        return DiskMirror(self._folder / "mirror", now_ms=self.clock.now_ms())
+
     def election(
-        self, make_core: Callable[[], RaftCore], promises: Promises, on_role: Callable[[RoleChanged], None]
+        self,
+        make_core: Callable[[], RaftCore],
+        promises: Promises,
+        on_role: Callable[[RoleChanged], None],
+        on_tips: Callable[[dict[str, Tip]], None],
     ) -> ElectionThread:
         connect = functools.partial(self.connect, keeps=False)
-        return ElectionThread(make_core, connect, promises, self.clock, on_role, self._lost)
+        return ElectionThread(make_core, connect, promises, self.clock, on_role, on_tips, self._lost)
+
+
+class DiskMirror:
+    """The mirror in a file of this node's folder; written on a thread of its own."""
+
+    def __init__(self, path: Path, *, now_ms: int) -> None:
+        """Raises OSError: the disk does not answer. A corrupt mirror is set aside and read anew from the stream."""
+        try:
+            self._file = MirrorFile.open(path)
+        except MirrorCorrupt as error:
+            aside = path.with_suffix(f".corrupt-{now_ms}")
+            path.rename(aside)
+            log.warning("mirror_corrupt", extra={"why": str(error), "kept": aside.name, "runbook": "raft-disk.md"})
+            self._file = MirrorFile.open(path)
+
+    def records(self) -> Iterable[StoredMessage]:
+        return self._file
+
+    def read(self, sequence: Sequence) -> bytes | None:
+        return self._file.read(sequence)
+
+    def cut(self, first: Sequence) -> None:
+        self._file.cut(first)
+
+    async def append(self, messages: list[StoredMessage], *, sync: bool) -> None:
+        await asyncio.to_thread(self._file.append, messages, sync=sync)

@@ -36,11 +36,13 @@ from berth.wire import codec
 from berth_raft.commit import Answer
 from berth_raft.control import ElectionControl
 from berth_raft.core.effects import Amnesiac, HardState, RoleChanged
+from berth_raft.core.messages import Tip
 from berth_raft.core.node import RaftCore
 from berth_raft.core.settings import Dice, InvalidRaftSetting, RaftSettings, check_founders
 from berth_raft.election import MemberView
 from berth_raft.hearing import Hearing
 from berth_raft.leadership import Leadership
+from berth_raft.mirror import MirrorStore
 from berth_raft.observing import CommitObserver, count_refusals, observe
 from berth_raft.settings import RaftNodeSettings
 
@@ -100,8 +102,16 @@ class Outside(Protocol):
         """As they were stored; new ones when there never were any, which `ledger_term` 0 proves."""
         ...
 
+    def mirror(self) -> MirrorStore:
+        """This node's own copy of the ledger."""
+        ...
+
     def election(
-        self, make_core: Callable[[], RaftCore], promises: Promises, on_role: Callable[[RoleChanged], None]
+        self,
+        make_core: Callable[[], RaftCore],
+        promises: Promises,
+        on_role: Callable[[RoleChanged], None],
+        on_tips: Callable[[dict[str, Tip]], None],
     ) -> RunningElection:
         """An election that is not started yet, with a connection of its own."""
         ...
@@ -163,13 +173,13 @@ class RaftNode:
         api = await JetStreamApi.open(self._ledger_bus)
         await _until_reached(lambda: check_ledger_stream(api, replicas=self._settings.replicas))
         ledger = await JetStreamLedger.open(self._ledger_bus, LedgerSettings(consumer=self._settings.user))
-        state, snapshots = State(), self._outside.snapshots()
-        if snapshots is not None:
-            await snapshots.restore(state, ledger)
+        mirror, snapshots = self._outside.mirror(), self._outside.snapshots()
         self._leadership = Leadership(
-            state,
+            await _restored(ledger, mirror, snapshots),
             node_id=self._settings.user,
+            members=self._settings.members,
             ledger=ledger,
+            mirror=mirror,
             clock=self._clock,
             timeout_max_ms=self._settings.election_timeout_max_ms,
             answer=self._answer,
@@ -191,6 +201,7 @@ class RaftNode:
             ),
             promises,
             self._leadership.role_changed,
+            self._leadership.mirrors_changed,
         )
         self._leadership.election = self._election
         await self._subscribe()
@@ -306,7 +317,11 @@ class RaftNode:
             "last_step_down": view.last_step_down if view else None,
             "ledger_id": leadership.state.ledger_id,
             "ledger_term": tip.term if tip else 0,
-            "mirror_sequence": tip.sequence if tip else 0,
+            "sequence": tip.sequence if tip else 0,
+            "mirror_sequence": leadership.mirrored,
+            "committed": leadership.committed.sequence if leadership.committed is not None else None,
+            "level": leadership.state.level,
+            "restored": leadership.counts.restored,
             "hash": tip.hash if tip else "",
             "halted": leadership.counts.halted_at,
             "foreign": leadership.counts.foreign,
@@ -344,6 +359,13 @@ class RaftNode:
 
     def _refuse(self, reply: str, code: RefusalCode, detail: str) -> None:
         self.bus.publish(reply, codec.encode(AdminAnswer(refusal=Refusal(code=code, detail=detail))))
+
+
+async def _restored(ledger: JetStreamLedger, mirror: MirrorStore, snapshots: Snapshots | None) -> State:
+    """The newest snapshot that the mirror reaches; a mirror that ends before it is read again, without a gap."""
+    state = State()
+    tip = None if snapshots is None else await snapshots.restore(state, ledger)
+    return State() if tip is not None and mirror.read(tip.sequence) is None else state
 
 
 async def _until_reached(ask: Callable[[], Awaitable[T]]) -> T:

@@ -376,19 +376,22 @@ class Raft:
         members = await self.members()
         if not members:
             raise Unreachable("no raft node answers", hint="is the cluster running? (`berth status`)")
-        newest = max(members, key=lambda one: (int(one["ledger_term"]), int(one["mirror_sequence"])))
+        newest = max(members, key=lambda one: (int(one["ledger_term"]), int(one["sequence"])))
         leading = [one for one in members if one["role"] == "leader" and one["active"]]
         leader = max(leading, key=lambda one: int(one["term"])) if leading else None
         best = leader or newest
         return {
             "leader": None if leader is None else leader["id"],
             "term": max(int(one["term"]) for one in members),
-            "sequence": best["mirror_sequence"],
+            "sequence": best["sequence"],
             "ledger_id": best["ledger_id"],
             "hash": best["hash"],
-            "committed": best["mirror_sequence"],
+            "committed": best["sequence"] if best["committed"] is None else best["committed"],
             "members": [
-                {name: one[name] for name in ("id", "role", "term", "mirror_sequence", "last_step_down", "has_votes")}
+                {
+                    name: one[name]
+                    for name in ("id", "role", "term", "mirror_sequence", "last_step_down", "has_votes", "restored")
+                }
                 for one in members
             ],
         }

@@ -15,7 +15,7 @@ from berth.adapters.streams import create_streams
 from berth.ids import LedgerId, Sequence
 from berth.messages.commands import Proposal, ProposalAnswer, RefusalCode
 from berth.messages.events import Transaction
-from berth.ports import Appended, Envelope
+from berth.ports import Appended, Envelope, StoredMessage
 from berth.runtime.snapshots import Snapshots
 from berth.runtime.telemetry import NoSpans
 from berth.sim.faults import NO_FAULTS, NetworkFaults
@@ -26,6 +26,7 @@ from berth.sim.virtual_time import SimulatedClock
 from berth.wire import codec
 from berth_raft.commit import first_record
 from berth_raft.core.effects import Amnesiac, HardState, RoleChanged
+from berth_raft.core.messages import Tip
 from berth_raft.core.node import RaftCore
 from berth_raft.election import Election
 from berth_raft.process import Promises, RaftNode
@@ -52,6 +53,36 @@ class Disk:
     def lose(self) -> None:
         """Its file is gone when it is looked for next."""
         self.hard_state = Amnesiac(why="the disk was replaced")
+
+
+class SimulatedMirror:
+    """A disk that keeps what was synced, and of the rest what `crash` leaves."""
+
+    def __init__(self, dice: Random) -> None:
+        self._dice = dice
+        self._kept: list[StoredMessage] = []
+        self._synced = 0
+
+    def records(self) -> list[StoredMessage]:
+        return list(self._kept)
+
+    def read(self, sequence: Sequence) -> bytes | None:
+        return next((one.payload for one in self._kept if one.sequence == sequence), None)
+
+    def cut(self, first: Sequence) -> None:
+        self._kept = [one for one in self._kept if one.sequence < first]
+        self._synced = min(self._synced, len(self._kept))
+
+    async def append(self, messages: list[StoredMessage], *, sync: bool) -> None:
+        self._kept += messages
+        if sync:
+            upto = len(self._kept)
+            await asyncio.sleep(self._dice.randint(100, 3_000) / 1e6)
+            self._synced = max(self._synced, upto)
+
+    def crash(self) -> None:
+        """The power fails: of what was not synced only the beginning may be there."""
+        del self._kept[self._dice.randint(self._synced, len(self._kept)) :]
 
 
 class SimulatedMachine:
@@ -81,8 +112,15 @@ class SimulatedMachine:
         del ledger_term
         return self._world.disks[self._name]
 
+    def mirror(self) -> "SimulatedMirror":
+        return self._world.mirrors[self._name]
+
     def election(
-        self, make_core: Callable[[], RaftCore], promises: Promises, on_role: Callable[[RoleChanged], None]
+        self,
+        make_core: Callable[[], RaftCore],
+        promises: Promises,
+        on_role: Callable[[RoleChanged], None],
+        on_tips: Callable[[dict[str, Tip]], None],
     ) -> Election:
         bus = self._world.network.bus(self._name, keeps_while_disconnected=False)
         self.buses.append(bus)
@@ -91,20 +129,24 @@ class SimulatedMachine:
             await asyncio.sleep(self.dice.randint(100, 3_000) / 1e6)
             promises.store(hard_state)
 
-        return Election(make_core(), bus, self.clock, persist, on_role)
+        return Election(make_core(), bus, self.clock, persist, on_role, on_tips)
 
 
 class CommitWorld:
     """Three nodes, one server, and what proposers were told."""
 
-    def __init__(self, seed: int, *, faults: NetworkFaults = NO_FAULTS, mishap_permille: int = 0) -> None:
+    def __init__(
+        self, seed: int, *, faults: NetworkFaults = NO_FAULTS, mishap_permille: int = 0, level: str = "ledger"
+    ) -> None:
         self.random = Random(seed)
         self.network = SimulatedNetwork(Random(seed + 1))
         self.faults = faults
         self.jetstream = SimulatedJetStream(self.network, Random(seed + 2), mishap_permille=0)
         self.mishap_permille = mishap_permille
+        self.level = level
         self.disks = {name: Disk() for name in MEMBERS}
         self.snapshots = {name: SimulatedSnapshots() for name in MEMBERS}
+        self.mirrors = {name: SimulatedMirror(Random(seed + 3)) for name in MEMBERS}
         self.nodes: dict[str, RaftNode] = {}
         self.machines: dict[str, SimulatedMachine] = {}
         self.skews_ms: dict[str, int] = {}
@@ -114,18 +156,33 @@ class CommitWorld:
 
     async def open(self, *history: Transaction) -> None:
         """Streams, the first record, all nodes, and `history` committed through them; then the faults begin."""
-        bus = self.network.bus("init")
-        api = await JetStreamApi.open(bus)
-        await create_streams(api)
-        ledger = await JetStreamLedger.open(bus, LedgerSettings(consumer="init"))
-        first = first_record(ledger_id=LedgerId("sim"), members=MEMBERS, level="ledger", now_ms=0)
-        assert isinstance(await ledger.append(first, expected=Sequence(0)), Appended)
+        await self.create_ledger()
         for name in MEMBERS:
             await self.start(name)
         for number, transaction in enumerate(history):
             await self.propose(f"history-{number}", transaction)
         self.network.faults = self.faults
         self.jetstream.mishap_permille = self.mishap_permille
+
+    async def create_ledger(self) -> None:
+        """As `berth init` does, the first time and after the server's disk was lost."""
+        bus = self.network.bus("init")
+        api = await JetStreamApi.open(bus)
+        await create_streams(api)
+        ledger = await JetStreamLedger.open(bus, LedgerSettings(consumer="init"))
+        first = first_record(ledger_id=LedgerId("sim"), members=MEMBERS, level=self.level, now_ms=0)
+        assert isinstance(await ledger.append(first, expected=Sequence(0)), Appended)
+
+    async def lose_the_stream(self) -> None:
+        """While everything is stopped, the server's disk is replaced by an empty one."""
+        for name in MEMBERS:
+            await self.crash(name)
+        self.network.stop()
+        for stream in list(self.jetstream.streams):
+            self.jetstream.take_away(stream)
+        self.jetstream.streams.clear()
+        self.network.start()
+        await self.create_ledger()
 
     async def start(self, name: str) -> None:
         machine = SimulatedMachine(self, name)
@@ -141,6 +198,7 @@ class CommitWorld:
         for bus in machine.buses:
             bus.crash()
         await node.abandon()
+        self.mirrors[name].crash()
 
     def leader(self) -> str | None:
         """The node that may commit at this instant, the newest term's where two think so."""

@@ -108,6 +108,29 @@ def test_no_seed_loses_or_doubles_what_was_acknowledged(seed: int) -> None:
     assert len(state.queue.requests) == REQUESTS
 
 
+def test_at_level_quorum_no_seed_loses_or_doubles_what_was_acknowledged_though_the_stream_is_lost(seed: int) -> None:
+    world = CommitWorld(seed, faults=STORMY, mishap_permille=60, level="quorum")
+
+    async def story() -> None:
+        await storm(world, seed)
+        accepted = {world.accepted[name]: world.stored()[world.accepted[name] - 1] for name in sorted(world.accepted)}
+        await world.lose_the_stream()
+        for name in MEMBERS:
+            await world.start(name)
+        await asyncio.sleep(5)
+        assert world.leader() is not None
+        stored = world.stored()
+        lost = [sequence for sequence in accepted if stored[sequence - 1 : sequence] != [accepted[sequence]]]
+        assert not lost, "I7: what was acknowledged is back from the mirrors, byte for byte, where it was"
+        await world.propose("afterwards", placed(a_request("afterwards"), "n1"))
+
+    told(story())
+
+    _, times = replay(world)
+    assert times["afterwards"] == 1
+    assert all(times[f"r{number}"] == 1 for number in range(REQUESTS)), "I8: exactly once"
+
+
 def test_one_seed_is_one_history() -> None:
     def history() -> list[bytes]:
         world = CommitWorld(7, faults=STORMY, mishap_permille=60)

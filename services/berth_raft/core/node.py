@@ -169,6 +169,14 @@ class RaftCore:
         """How far this node's verified copy of the ledger reaches now. May go back after a regression."""
         self._tip = tip
 
+    def report(self) -> list[Effect]:
+        """Tell the leader this node's tip at once; it says nothing about the leader's heartbeats."""
+        before = self._begin(self._now_us)
+        if self._role is Role.FOLLOWER and self._leader is not None:
+            report = HeartbeatReply(stamp=self._stamp, term=self._term, round=0, tip=self._tip)
+            self._outbox.send(self._leader, report)
+        return self._finish(before)
+
     def set_eligible(self, eligible: bool) -> list[Effect]:  # noqa: FBT001 - the one fact that this call tells
         """Whether disk and ledger work. A node that is not eligible never campaigns; a leader is asked to `resign`."""
         before = self._begin(self._now_us)

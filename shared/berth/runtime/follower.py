@@ -54,6 +54,8 @@ class Follower:
         self.seen = Sequence(0)
         """The last message of the stream that was looked at, foreign ones included."""
         self.foreign = 0
+        self.is_quorum = False
+        """Whether a record of this ledger is committed only when its leader says so (RAFT section 0)."""
         self._announced = Sequence(0)
         self._patience: asyncio.Timeout | None = None
 
@@ -144,6 +146,8 @@ class Follower:
         if (why := why_not_valid(self.tip, record, message.sequence)) is not None:
             return self._ignore(message, why)
         self.tip = tip_of(record)
+        if record.created is not None:
+            self.is_quorum = record.created.level == "quorum"
         return record
 
     def _ignore(self, message: StoredMessage, why: str) -> None:

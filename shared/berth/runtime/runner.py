@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from berth.adapters.replies import Replies
 from berth.effects import Effect, Identity, Note, Reply, Service
 from berth.errors import Halted, InvalidCommand
-from berth.ids import Term
+from berth.ids import Sequence, Term
 from berth.messages.commands import Committed
 from berth.messages.envelope import Record
 from berth.ports import Bus, Clock, Envelope, Ledger, RequestQueue
@@ -200,6 +200,7 @@ class Runner:
         await self._restored()
         batches = self._follower.batches()
         if await self._replayed(batches):
+            await self._until_committed()
             await self._intake.open()
             self._ready = True
             log.info("service_started", extra={"sequence": self.service.sequence, "foreign": self.foreign})
@@ -219,6 +220,7 @@ class Runner:
         tip = await around.snapshots.restore(self.service.state, around.ledger) if around.snapshots else None
         if tip is not None:
             self._follower.resume(tip)
+            self._follower.is_quorum = self.service.state.level == "quorum"
 
     async def _replayed(self, batches: AsyncGenerator[Batch]) -> bool:
         """Fold everything up to now, without effects; False: halted."""
@@ -236,6 +238,17 @@ class Runner:
         self._around.replayed()
         self._traces.replayed(start_ns=start_ns, records=records, events=events)
         return self.halted is None
+
+    async def _until_committed(self) -> None:
+        """What was folded may be above what a majority of mirrors has: nothing is done before it is committed."""
+        tip = self._follower.tip
+        while tip is not None and not self._is_committed(tip.sequence) and not self._stopping:
+            await self._wake.wait()
+            self._wake.clear()
+
+    def _is_committed(self, sequence: Sequence) -> bool:
+        """At level `ledger` everything that was read is; at `quorum` what the leader has announced."""
+        return not self._follower.is_quorum or (self.announced is not None and self.announced.sequence >= sequence)
 
     async def _follow(self, batches: AsyncGenerator[Batch]) -> None:
         """Raises:
@@ -256,6 +269,8 @@ class Runner:
             if announced.term >= self._highest_term():
                 self.announced = announced
                 self._follower.compare(announced)
+                if self._follower.is_quorum:
+                    self._wake.set()
         except InvalidCommand:
             log.warning("message_undecodable", extra={"subject": COMMITTED.template})
         except OtherHistory as error:
@@ -294,7 +309,7 @@ class Runner:
     async def _drain(self) -> None:
         """Finish what was begun: what waits is handled, what is being stored is stored."""
         self._intake.close(keep=frozenset({ANSWERS}))
-        while len(self._intake) or self._records:
+        while len(self._intake) or (self._records and self._is_committed(self._records[0].sequence)):
             await self._turn()
             await asyncio.sleep(0)
         await self._performer.finish(self._around.drain_seconds)
@@ -325,7 +340,7 @@ class Runner:
 
     def _folded(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
-        while self._records and self.halted is None:
+        while self._records and self.halted is None and self._is_committed(self._records[0].sequence):
             try:
                 effects += self._fold_guarded(self._records.popleft(), lambda record: self.service.fold(record, now_ms))
             except Halted as halted:
