@@ -26,14 +26,13 @@ from berth_raft.core.effects import Role, RoleChanged
 from berth_raft.core.messages import Tip as MirrorTip
 from berth_raft.ledger_copy import LedgerCopy
 from berth_raft.mirror import Mirror, MirrorStore
+from berth_raft.stream_end import StreamEnd
 
 log = logging.getLogger(__name__)
 
 ANNOUNCE_EVERY_S = 0.5
 ASK_AGAIN_S = 0.05
-CLOCK_DIFFERS_MS = 500
-CLOCK_EVERY_TURNS = 4
-"""The clocks are compared while it leads too, every two seconds."""
+CLOCK_EVERY_TURNS = 4  # the clocks are compared while it leads too, every two seconds
 
 
 class Leadership:
@@ -79,7 +78,7 @@ class Leadership:
         self._wake = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._recovering: asyncio.Task[None] | None = None
-        self._clock_agrees = True
+        self._stream = StreamEnd(ledger, clock)
 
     # ------------------------------------------------------------------ what others tell
 
@@ -259,7 +258,7 @@ class Leadership:
             if not await self._read_to_end():
                 await asyncio.sleep(RETRY_S)
                 continue
-            if not self._clock_agrees:
+            if not self._stream.clock_agrees:
                 self._step_aside("its clock differs from the server's")
                 return False
             tip = self.state.tip
@@ -292,7 +291,7 @@ class Leadership:
     async def _read_to_end(self) -> bool:
         """Whether everything that the stream holds is folded."""
         try:
-            return await self._copy.read_to_end(await self._last_sequence())
+            return await self._copy.read_to_end(await self._stream.last_sequence())
         except Unreachable:
             return False
 
@@ -348,21 +347,11 @@ class Leadership:
     async def _eligible_again(self) -> None:
         while not self._copy.is_halted:
             with contextlib.suppress(Unreachable):  # asked again below
-                await self._last_sequence()
-                if self._clock_agrees:
+                await self._stream.last_sequence()
+                if self._stream.clock_agrees:
                     self._election.set_eligible(True)
                     return
             await asyncio.sleep(ASK_AGAIN_S)
-
-    async def _last_sequence(self) -> Sequence:
-        """The stream's, and with the answer whether the server's clock is ours.
-
-        While it leads, domain time is this node's clock: it must be near the server's (DESIGN section 2, "Time").
-        """
-        last = await self._ledger.last_sequence()
-        server_ms = self._ledger.server_ms
-        self._clock_agrees = server_ms is None or abs(server_ms - self._clock.now_ms()) <= CLOCK_DIFFERS_MS
-        return last
 
     # ------------------------------------------------------------------ telling
 
@@ -405,6 +394,6 @@ class Leadership:
 
     async def _compare_clocks(self) -> None:
         with contextlib.suppress(Unreachable):  # the next append finds out
-            await self._last_sequence()
-        if self._committer is not None and not self._clock_agrees:
+            await self._stream.last_sequence()
+        if self._committer is not None and not self._stream.clock_agrees:
             self._step_aside("its clock differs from the server's")
