@@ -357,14 +357,11 @@ class Raft:
         members = await self.members()
         if not members:
             raise Unreachable("no raft node answers", hint="is the cluster running? (`berth status`)")
-        keepers = [str(one["id"]) for one in members if one["has_votes"]]
-        if keepers:
+        if keepers := [str(one["id"]) for one in members if one["has_votes"]]:
             detail = f"{', '.join(keepers)} still has its votes; the others rejoin by themselves once somebody leads"
             raise Refused(Refusal(code=RefusalCode.RULE, detail=detail))
-        payload = codec.encode(RaftCommand(command="recover"))
-        answers = await self._cluster.gather(
-            subjects.ADMIN_RAFT.template, payload, seconds=RAFT_ANSWERS_SECONDS, enough=len(members)
-        )
+        subject, payload = subjects.ADMIN_RAFT.template, codec.encode(RaftCommand(command="recover"))
+        answers = await self._cluster.gather(subject, payload, seconds=RAFT_ANSWERS_SECONDS, enough=len(members))
         return sorted(codec.decode(AdminAnswer, answer).detail for answer in answers)
 
     async def status(self) -> dict[str, Any]:
