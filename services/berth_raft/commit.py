@@ -131,7 +131,7 @@ class Committer:
         if self.state.wants_digests(sequence):
             recorded = Event(DigestsRecorded(digests=self.state.digests()))
             self.state.fold_transaction((recorded,), at=at, sequence=sequence)
-            batch.add((encode_event(recorded),))
+            batch.add(OfferedTransaction(events=(recorded,), lines=(encode_event(recorded),)))
         answers = self._judge(batch, at, sequence)
         if batch.accepted == 0:
             self.state.journal.undo(self._mark)
@@ -274,13 +274,13 @@ class _Batch:
             and self._events + len(transaction.events) <= RECORD_EVENTS_MAX
         )
 
-    def add(self, lines: tuple[bytes, ...]) -> None:
-        self.lines.append(lines)
-        self._bytes += sum(len(line) + 16 for line in lines)
-        self._events += len(lines)
+    def add(self, transaction: OfferedTransaction) -> None:
+        self.lines.append(transaction.lines)
+        self._bytes += transaction.size
+        self._events += len(transaction.lines)
 
     def accept(self, transaction: OfferedTransaction) -> None:
-        self.add(transaction.lines)
+        self.add(transaction)
         self.accepted += 1
         for event in transaction.events:
             if event.traceparent is not None:

@@ -30,6 +30,7 @@ from berth.model.fragmentation import Profile
 from berth.model.ledger import State
 from berth.model.windows import free_now
 from berth.resources import Resources
+from berth_scheduler.ranking import NOTHING_FITS, Ranking
 from berth_scheduler.scores import packing
 
 SHAPES_MAX = 256
@@ -63,7 +64,7 @@ class Room:
 
 @dataclass(slots=True, kw_only=True)
 class Shape:
-    """One shape's view of every node, by position. `plain`: the strategy's score, -1 where nothing fits.
+    """One shape's view of every node, by position. `plain`: the strategy's score, and who has the highest.
 
     `barred`: the first reason of a node that is not admitted, found when somebody asks.
     `seen`: how much of the board's log of changes is worked in. `tainted`: how many rooms have bad taints.
@@ -74,7 +75,7 @@ class Shape:
     barred: list[Reason | None]
     judged: list[Node | None]
     rooms: list[Room | None]
-    plain: list[int]
+    plain: Ranking
     seen: int = 0
     tainted: int = 0
     prefers: bool = False
@@ -214,7 +215,7 @@ class Board:
             barred=[None] * size,
             judged=[None] * size,
             rooms=[None] * size,
-            plain=[-1] * size,
+            plain=Ranking(size),
             prefers=any(one.mode is Mode.PREFERRED and one.weight for one in request.constraints),
             profile=self._renewed_profile() if request.strategy is Strategy.FRAGMENTATION else None,
         )
@@ -232,7 +233,7 @@ class Board:
             before = shape.rooms[position]
             after = self._room(shape, request, at, position)
             shape.rooms[position] = after
-            shape.plain[position] = -1 if after is None else after.strategy or 0
+            shape.plain.put(position, NOTHING_FITS if after is None else after.strategy or 0)
             shape.tainted += _is_tainted(after) - _is_tainted(before)
         if len(self._log) > 4 * len(self.ids) + 64:
             self._forget_log(shape)

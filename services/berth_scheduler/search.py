@@ -45,16 +45,11 @@ class Search:
 
     def best(self) -> int | None:
         """The position of the best node for one more instance, or None."""
-        plain = self.shape.plain
         if not self._is_plain():
             ranked = self._scored()
             return None if not ranked else self._first(ranked)
-        best = max(plain, default=-1)
-        if best < 0:
-            return None
-        if plain.count(best) == 1:
-            return plain.index(best)
-        return self._least_tie([position for position, score in enumerate(plain) if score == best])
+        leaders = self.shape.plain.leaders()
+        return self._least_tie(leaders) if leaders else None
 
     def ranked(self) -> list[int]:
         """Every position that can take one more instance, best first."""

@@ -36,6 +36,8 @@ DIGESTS_EVERY = 1000
 
 ChangeKey = tuple[WakeOn, str]
 
+_ENDS = (AllocationsEnded, AllocationsReleasing)
+
 
 class State:
     """Everything that the events up to `tip` say."""
@@ -107,8 +109,10 @@ class State:
         self.quotas.at = at
         decided: dict[RequestKey, RequestState] = {}
         requests = self.queue.requests
+        takes = False
         for event in transaction:
             data = event.data
+            takes = takes or type(data) in _ENDS
             change = REQUEST_FOLDS.get(type(data))
             if change is None:
                 self._fold_other(event, at, sequence)
@@ -116,7 +120,7 @@ class State:
             key = event.key
             assert key is not None, f"I8: {event.type} names no request"
             decided[key] = change(self, decided.get(key) or requests.get(key), event, data, at, sequence)
-        self._finish(transaction, decided, at, sequence)
+        self._finish(transaction, decided, at, sequence, takes=takes)
 
     def fold_event(self, event: Event, *, at: int, sequence: Sequence) -> None:
         """One event alone; its transaction is whole only after `finish_transaction`."""
@@ -132,19 +136,27 @@ class State:
     def finish_transaction(self, transaction: Transaction, *, at: int, sequence: Sequence) -> None:
         """Raise the attempts of the requests that the transaction names, and remember what it took from others."""
         named = {key: self.queue.requests[key] for key in requests_named(transaction)}
-        self._finish(transaction, named, at, sequence)
+        takes = any(type(event.data) in _ENDS for event in transaction)
+        self._finish(transaction, named, at, sequence, takes=takes)
 
     def _fold_other(self, event: Event, at: int, sequence: Sequence) -> None:
         assert event.key is None, f"I8: {event.type} is of no request"
         FOLDS[type(event.data)](self, event, event.data, at, sequence)
 
     def _finish(
-        self, transaction: Transaction, decided: Mapping[RequestKey, RequestState], at: int, sequence: Sequence
+        self,
+        transaction: Transaction,
+        decided: Mapping[RequestKey, RequestState],
+        at: int,
+        sequence: Sequence,
+        *,
+        takes: bool,
     ) -> None:
+        """`takes`: whether it takes allocations from where they are."""
         self.counts.put("events", self.counts.get("events", 0) + len(transaction))
-        if len(transaction) > 1:
+        if takes:
             self._count_moves(transaction)
-        victims = _evicted(self, transaction) if len(decided) > 1 else ()
+        victims = _evicted(self, transaction) if takes and len(decided) > 1 else ()
         placing = {event.key for event in transaction if isinstance(event.data, RequestPlaced)} if victims else ()
         for key, request in decided.items():
             self.queue.put(key, request.decided_again(sequence, at, victims if key in placing else ()))
@@ -162,7 +174,9 @@ class State:
                     self.cluster.count_drained(self.cluster.allocations[key[0], name].node, moved=1)
 
     def touch(self, on: WakeOn, name: str, sequence: Sequence) -> None:
-        self.changed.put((on, name), sequence)
+        key = (on, name)
+        if self.changed.get(key) != sequence:  # else this record has said so already
+            self.changed.put(key, sequence)
 
     def last_change(self, wake: Wake, namespace: Namespace) -> Sequence:
         """When what `wake` waits for last changed for the better (R101)."""

@@ -37,12 +37,13 @@ STATE_AFTER: dict[How, AllocationState] = {
 def _request_submitted(
     state: "State", before: RequestState | None, event: Event, data: RequestSubmitted, at: int, sequence: Sequence
 ) -> RequestState:
-    key = data.request.key
-    assert key == event.key, f"I8: the event of {event.key} carries the body of {key}"
-    assert before is None, f"I8: {key} is submitted twice"
-    state.demand.submitted(data.request)
+    request = data.request
+    same = request.id == event.request and request.namespace == event.namespace
+    assert same, f"I8: the event of {event.key} carries the body of {request.key}"
+    assert before is None, f"I8: {event.key} is submitted twice"
+    state.demand.submitted(request)
     return RequestState(
-        request=data.request,
+        request=request,
         digest=data.digest,
         status=RequestStatus.QUEUED,
         attempt=Attempt(1),
@@ -101,7 +102,7 @@ def new_allocation(request: RequestState, placed: AllocationPlaced, *, at: int, 
         namespace=body.namespace,
         request=body.id,
         node=placed.node,
-        charge=placed.charge,
+        charge=body.charge if placed.charge == body.charge else placed.charge,  # one object for all that are alike
         state=AllocationState.PLACED,
         labels=body.labels,
         priority=body.priority,

@@ -7,7 +7,7 @@ encodes an event once; the leader copies those bytes behind `{"tx":<n>,` and cha
 import contextlib
 import json
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import accumulate, pairwise
 from typing import Any, TypeGuard, TypeVar, cast
@@ -295,11 +295,11 @@ class OfferedTransaction:
 
     events: tuple[Event, ...]
     lines: tuple[bytes, ...]
+    size: int = field(init=False)
+    """Bytes it adds to a record, commas and `tx` members included (rounded up)."""
 
-    @property
-    def size(self) -> int:
-        """Bytes it adds to a record, commas and `tx` members included (rounded up)."""
-        return sum(len(line) + 16 for line in self.lines)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", sum(map(len, self.lines)) + 16 * len(self.lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
