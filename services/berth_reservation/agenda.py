@@ -120,9 +120,9 @@ class Agenda:
                 self._short.pop(name, None)
                 self._look_at_short(state, now)
             case NodeRegistered(node=node) | NodeChanged(node=node) | NodeLost(node=node) | NodeLeft(node=node):
+                self._look_at_short(state, now)
                 for name in state.reservations.on_node(node):
                     self._look_at(state, name, now)
-                self._look_at_short(state, now)
             case AllocationsEnded():
                 self._look_at_short(state, now)
             case RequestPlaced() if event.key is not None:
@@ -153,7 +153,10 @@ class Agenda:
         if self._short and self._short_looked_at <= now:
             self._short_looked_at = now + self._pace.refill_ms
             for name in self._short:
-                self._timers.set(name, self._short_looked_at, _phase(state, name))
+                due = next_change(state, state.reservations.reservations[name], now)
+                if due is None or not now < due < self._short_looked_at:
+                    due = self._short_looked_at
+                self._timers.set(name, due, _phase(state, name))
 
     def _note_request(self, state: State, key: RequestKey) -> None:
         ends = min(ends_of(state, key), default=None)

@@ -113,6 +113,26 @@ def test_a_promise_that_nothing_can_keep_is_broken_with_its_cause_and_filled_up_
     assert causes(scene)[-1] == Because(cause=HoldCause.REFILLED)
 
 
+def test_a_second_loss_is_answered_at_once_too_and_a_start_is_never_late_for_it() -> None:
+    scene = Scene(a_node("n1", cpu=4_000), a_node("n2", cpu=4_000))
+    scene.create(count=2, **IN_AN_HOUR)
+    scene.run()
+    scene.commit(lost("n1"))
+    scene.run()
+    scene.commit(lost("n2"))
+    scene.run()
+    assert where(scene) == {}
+
+    scene.commit(a_node("n3", cpu=4_000))
+    scene.advance(ONE - 100)
+    scene.commit(a_node("n4", cpu=1_000))
+    scene.advance(ONE)
+
+    assert where(scene) == {"n3": 1}
+    assert scene.records[-1].at == ONE
+    assert scene.activated == ["res1"]
+
+
 def test_an_active_reservation_gets_another_node_for_what_nobody_draws() -> None:
     scene = Scene(a_node("n1", cpu=4_000), a_node("n2", cpu=4_000), a_node("n3", cpu=4_000), a_quota())
     scene.create(count=2, duration_seconds=3_600)
