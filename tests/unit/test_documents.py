@@ -36,6 +36,7 @@ EXAMPLES: dict[str, tuple[TypeAdapter[Any], str]] = {
     "quotas.yaml": (QUOTAS, ""),
     "requests.yaml": (REQUEST_LIST, "requests"),
     "reservation.yaml": (RESERVATION, "reservation"),
+    "series.yaml": (RESERVATION, "reservation"),
     "web.yaml": (REQUEST_LIST, "requests"),
     "what-if.yaml": (WHAT_IF, "what_if"),
     "window.yaml": (RESERVATION, "reservation"),
