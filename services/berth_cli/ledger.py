@@ -25,7 +25,7 @@ from berth.messages.events import (
     RequestPlaced,
     Transaction,
 )
-from berth.model.charging import recount_usage
+from berth.model.charging import usage_drift
 from berth.model.check import accept
 from berth.model.ledger import State
 from berth.ports import StoredMessage
@@ -253,8 +253,8 @@ class Auditor:
         used = {node: used for node, used in state.cluster.used.items() if any(used.dimensions())}
         if state.cluster.recount() != used:
             self._violated(state.sequence, "I13: usage of nodes differs from a recount")
-        if recount_usage(state) != dict(state.quotas.used):
-            self._violated(state.sequence, "I13: usage of namespaces differs from a recount")
+        for namespace, amount in usage_drift(state).items():
+            self._violated(state.sequence, f"I13: usage of {namespace} differs from a recount by {amount}")
         for name, table in (
             ("nodes", state.cluster.nodes),
             ("allocations", state.cluster.allocations),

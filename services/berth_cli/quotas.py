@@ -12,6 +12,7 @@ from berth_cli.connection import on
 from berth_cli.context import Target, on_cluster
 from berth_cli.documents import read_as
 from berth_cli.output import note, print_json, print_lines, table
+from berth_cli.quota_display import difference_lines, shown, spoken
 
 app = typer.Typer()
 
@@ -59,32 +60,53 @@ def _amounts(option: str, given: list[str] | None) -> dict[str, Any]:
 @app.command("apply")
 @on_cluster
 def apply(
-    target: Target, file: Annotated[str, typer.Argument(metavar="FILE", help="`quotas` and `cohorts`; - is stdin.")]
+    target: Target,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="`quotas` and `cohorts`; - is stdin.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
 ) -> None:
-    """Set quotas and cohorts of a document, all or none."""
-    _apply(target, read_as(QUOTAS, file, root=""))
+    """Set quotas and cohorts of a document, all or none; what changes is shown first."""
+    _apply(target, read_as(QUOTAS, file, root=""), dry_run=dry_run)
 
 
-def _apply(target: Target, document: QuotasDocument) -> None:
+def _apply(target: Target, document: QuotasDocument, *, dry_run: bool = False) -> None:
     if not document.quotas and not document.cohorts:
         raise InvalidCommand([Problem(path="quotas", expected="expected at least one quota or cohort")])
-    answer = on(target, lambda cluster: cluster.apply_quotas(document.quotas, document.cohorts), role="admin")
-    names = [quota.namespace for quota in document.quotas] + [cohort.name for cohort in document.cohorts]
+    quotas, cohorts = document.quotas, document.cohorts
+    tried = on(target, lambda cluster: cluster.apply_quotas(quotas, cohorts, dry_run=True), role="admin")
+    changes = [one.model_dump(mode="json") for one in tried.changes]
+    names = [quota.namespace for quota in quotas] + [cohort.name for cohort in cohorts]
+    if dry_run:
+        if target.as_json:
+            print_json({"version": 1, "applied": [], "sequence": None, "changes": changes})
+        else:
+            print_lines(*(difference_lines(changes) or ["nothing would change"]))
+        return
+    if not target.as_json:
+        note(*difference_lines(changes))
+    answer = on(target, lambda cluster: cluster.apply_quotas(quotas, cohorts), role="admin")
     if target.as_json:
-        print_json({"version": 1, "applied": names, "sequence": answer.sequence})
+        print_json({"version": 1, "applied": names, "sequence": answer.sequence, "changes": changes})
+    elif answer.sequence is None:
+        note(answer.detail)
     else:
         note(f"applied {', '.join(names)} at sequence {answer.sequence}")
 
 
 @app.command("remove")
 @on_cluster
-def remove(target: Target, namespace: Namespace) -> None:
-    """The namespace is unlimited from then on; what it uses stays counted."""
-    answer = on(target, lambda cluster: cluster.remove_quota(namespace=namespace), role="admin")
+def remove(
+    target: Target,
+    namespace: Annotated[str | None, typer.Argument(metavar="NAMESPACE")] = None,
+    cohort: Annotated[str | None, typer.Option(help="Remove this cohort's document instead.")] = None,
+) -> None:
+    """The namespace is unlimited from then on; what it uses stays counted. Nothing that runs is stopped."""
+    if (namespace is None) == (cohort is None):
+        raise InvalidCommand([Problem(path="NAMESPACE", expected="expected either a namespace or --cohort NAME")])
+    answer = on(target, lambda cluster: cluster.remove_quota(namespace=namespace, cohort=cohort), role="admin")
     if target.as_json:
-        print_json({"version": 1, "removed": namespace, "sequence": answer.sequence})
+        print_json({"version": 1, "removed": namespace or cohort, "sequence": answer.sequence})
     else:
-        note(f"removed the quota of {namespace} at sequence {answer.sequence}")
+        note(f"{answer.detail} (sequence {answer.sequence})")
 
 
 @app.command("hold")
@@ -125,14 +147,13 @@ def list_quotas(target: Target) -> None:
         print_json(rows)
         return
     columns = ("hard", "soft", "used", "guaranteed", "borrowed", "burst", "available")
-    shown = [(row["namespace"], *(_spoken(row[column]) for column in columns)) for row in rows]
-    print_lines(*table(("namespace", *columns), shown))
+    lines = [(row["namespace"], *(_spoken(row[column]) for column in columns)) for row in rows]
+    print_lines(*table(("namespace", *columns), lines))
 
 
 def _spoken(amounts: dict[str, Any] | None) -> str | None:
-    if not amounts:
-        return None
-    return " ".join(f"{name}={'∞' if amount is None else amount}" for name, amount in amounts.items())
+    said = {name: amount for name, amount in (amounts or {}).items() if amount}
+    return spoken(said) or None
 
 
 @app.command("show")
@@ -174,4 +195,4 @@ def _one(target: Target, row: dict[str, Any]) -> None:
     if target.as_json:
         print_json(row)
     else:
-        print_lines(*(f"{name}: {value}" for name, value in row.items()))
+        print_lines(*shown(row))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from berth.ids import NodeId, Sequence, Term
+from berth.model.charging import usage_drift
 from berth.model.fragmentation import Usage, group_of, grouped, total, usage_by_node
 from berth.model.ledger import State
 from berth.model.reservation import ReservationState
@@ -68,6 +69,7 @@ def gauges(state: State, grouped_by: Iterable[str] = ()) -> Iterator[Gauge]:
     yield from _reservation_gauges(state)
     for namespace in sorted(state.quotas.used):
         yield from _by_dimension("berth.quota.used", "namespace", namespace, state.quotas.used_by(namespace))
+    yield Gauge("berth.quota.drift", (), sum(usage_drift(state).values()))
 
 
 def _reservation_gauges(state: State) -> Iterator[Gauge]:

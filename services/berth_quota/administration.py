@@ -18,6 +18,7 @@ from berth.messages.commands import (
     Refusal,
     RefusalCode,
     RemoveQuota,
+    SettingChange,
     StopNamespace,
 )
 from berth.messages.documents import CohortDocument, Queueing, QuotaDocument, StopPolicy
@@ -28,12 +29,13 @@ from berth.model.ledger import State
 from berth.model.quota import Cohort, Quota
 from berth.resources import NOTHING
 from berth_quota.bounds import Bounds
+from berth_quota.differences import differences
 from berth_quota.proposals import EVENT_BYTES, PASSING, Answered, Proposals
 
 
 def quota_set(document: QuotaDocument, stopped: StopPolicy = StopPolicy.NONE) -> Event:
     """The event that states the whole document; `stopped`: what holds where it does not say."""
-    return stated(_quota(document, stopped=stopped))
+    return stated(quota_of(document, stopped=stopped))
 
 
 def stated(quota: Quota) -> Event:
@@ -136,14 +138,14 @@ def problems_of(state: State, command: ApplyQuotas) -> list[Problem]:
         if quota.namespace in paths:
             problems.append(Problem(path=path, expected=f"expected each once, found {quota.namespace!r} again"))
         paths[quota.namespace] = path
-        quotas[quota.namespace] = _quota(quota)
+        quotas[quota.namespace] = quota_of(quota)
     named: dict[str, str] = {}
     for place, cohort in enumerate(command.cohorts):
         path = f"cohorts[{place}]"
         if cohort.name in named:
             problems.append(Problem(path=path, expected=f"expected each once, found {cohort.name!r} again"))
         named[cohort.name] = path
-        cohorts[CohortName(cohort.name)] = _cohort(cohort)
+        cohorts[CohortName(cohort.name)] = cohort_of(cohort)
     return problems + configuration_problems(quotas, cohorts, quota_paths=paths, cohort_paths=named)
 
 
@@ -164,6 +166,18 @@ def changes(state: State, command: QuotaCommand) -> Transaction:
             return tuple(events)
 
 
+def _differences(state: State, command: ApplyQuotas) -> tuple[SettingChange, ...]:
+    """What applying it would change, cohorts first."""
+    found: list[SettingChange] = []
+    for cohort in command.cohorts:
+        before = state.quotas.cohorts.get(CohortName(cohort.name))
+        found += differences(f"cohorts.{cohort.name}", before, cohort_of(cohort))
+    for quota in command.quotas:
+        after = quota_of(quota, stopped=stop_policy_of(state, quota.namespace))
+        found += differences(f"quotas.{quota.namespace}", state.quotas.quotas.get(quota.namespace), after)
+    return tuple(found)
+
+
 def stop_policy_of(state: State, namespace: Namespace) -> StopPolicy:
     quota = state.quotas.quotas.get(namespace)
     return StopPolicy.NONE if quota is None else quota.stop_policy
@@ -174,7 +188,7 @@ def _stopped(state: State, command: StopNamespace) -> Transaction:
     namespace, policy = command.namespace, command.policy
     if stop_policy_of(state, namespace) is policy:
         return ()
-    silent = _quota(QuotaDocument(namespace=namespace))
+    silent = quota_of(QuotaDocument(namespace=namespace))
     wanted = replace(state.quotas.quotas.get(namespace, silent), stop_policy=policy)
     if wanted == replace(silent, sequence=wanted.sequence):
         return (Event(QuotaRemoved(), namespace),)
@@ -191,15 +205,15 @@ def _removed(state: State, command: RemoveQuota) -> Transaction:
 
 def _is_same_quota(state: State, document: QuotaDocument) -> bool:
     known = state.quotas.quotas.get(document.namespace)
-    return known is not None and _quota(document, known.sequence, stopped=known.stop_policy) == known
+    return known is not None and quota_of(document, known.sequence, stopped=known.stop_policy) == known
 
 
 def _is_same_cohort(state: State, document: CohortDocument) -> bool:
     known = state.quotas.cohorts.get(CohortName(document.name))
-    return known is not None and _cohort(document, known.sequence) == known
+    return known is not None and cohort_of(document, known.sequence) == known
 
 
-def _quota(
+def quota_of(
     document: QuotaDocument, sequence: Sequence = Sequence(0), *, stopped: StopPolicy = StopPolicy.NONE
 ) -> Quota:
     return Quota(
@@ -223,7 +237,7 @@ def _quota(
     )
 
 
-def _cohort(document: CohortDocument, sequence: Sequence = Sequence(0)) -> Cohort:
+def cohort_of(document: CohortDocument, sequence: Sequence = Sequence(0)) -> Cohort:
     return Cohort(
         name=CohortName(document.name),
         parent=CohortName(document.parent) if document.parent else None,
@@ -296,6 +310,10 @@ class Administration:
         refusal = refusal_of(self._state, change.command)
         if refusal is not None:
             return self._end(change, AdminAnswer(refusal=refusal))
+        if isinstance(change.command, ApplyQuotas) and change.command.dry_run:
+            return self._end(
+                change, AdminAnswer(detail="nothing is changed", changes=_differences(self._state, change.command))
+            )
         if not changes(self._state, change.command):
             return self._end(change, AdminAnswer(detail="nothing to change: it is so already"))
         self._open[change.number] = change

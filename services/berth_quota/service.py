@@ -25,6 +25,7 @@ from berth.messages.commands import (
 from berth.messages.envelope import Record
 from berth.messages.events import AllocationsReleasing, QuotaSet
 from berth.messages.requests import Request
+from berth.model.charging import usage_drift
 from berth.model.entitlement import is_stopped
 from berth.model.ledger import State
 from berth.model.queue import RequestState
@@ -105,7 +106,8 @@ class QuotaService:
         self._timers.load()
         if len(self._evaluations.waitlist):
             self._nudges.want_once()
-        return []
+        drift = usage_drift(self.state)
+        return [Note(name="usage_drifted", fields={"by_namespace": drift})] if drift else []
 
     def fold(self, record: Record, now_ms: int) -> list[Effect]:
         self.state.fold(record)

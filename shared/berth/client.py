@@ -289,14 +289,15 @@ class Cluster:
         return answer
 
     async def apply_quotas(
-        self, quotas: Listing[QuotaDocument] = (), cohorts: Listing[CohortDocument] = ()
+        self, quotas: Listing[QuotaDocument] = (), cohorts: Listing[CohortDocument] = (), *, dry_run: bool = False
     ) -> AdminAnswer:
-        """Set quotas and cohorts in one transaction. Needs an admin key, as everything below."""
-        return await self._admin(subjects.ADMIN_QUOTA, ApplyQuotas(quotas=tuple(quotas), cohorts=tuple(cohorts)))
+        """Set them in one transaction, or only say what would change. Needs an admin key, as everything below."""
+        command = ApplyQuotas(quotas=tuple(quotas), cohorts=tuple(cohorts), dry_run=dry_run)
+        return await self._admin(subjects.ADMIN_QUOTA, command)
 
     async def remove_quota(self, *, namespace: str | None = None, cohort: str | None = None) -> AdminAnswer:
-        named = None if namespace is None else Namespace(namespace)
-        return await self._admin(subjects.ADMIN_QUOTA, RemoveQuota(namespace=named, cohort=cohort))
+        wanted = {"namespace": namespace, "cohort": cohort}
+        return await self._admin(subjects.ADMIN_QUOTA, RemoveQuota.model_validate(wanted))
 
     async def stop_namespace(self, namespace: str, policy: StopPolicy) -> AdminAnswer:
         """Hold the namespace (nothing new is placed), drain it (what runs leaves, too), or resume it."""
@@ -395,6 +396,5 @@ class Raft:
 
 
 def _error_of(refusal: Refusal) -> BerthError:
-    if refusal.code is RefusalCode.NOT_FOUND:
-        return NotFound(refusal.detail or "not found")
-    return Refused(refusal)
+    is_missing = refusal.code is RefusalCode.NOT_FOUND
+    return NotFound(refusal.detail or "not found") if is_missing else Refused(refusal)

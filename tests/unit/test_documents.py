@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[TypeAdapter[Any], str]] = {
     "requests.yaml": (REQUEST_LIST, "requests"),
     "reservation.yaml": (RESERVATION, "reservation"),
     "series.yaml": (RESERVATION, "reservation"),
+    "three-teams.yaml": (QUOTAS, ""),
     "web.yaml": (REQUEST_LIST, "requests"),
     "what-if.yaml": (WHAT_IF, "what_if"),
     "window.yaml": (RESERVATION, "reservation"),

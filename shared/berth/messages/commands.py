@@ -244,9 +244,10 @@ class NodeAnswer(Wire):
 
 
 class ApplyQuotas(Document):
-    """Set these quotas and cohorts in one transaction."""
+    """Set these quotas and cohorts in one transaction. `dry_run`: only say what that would change."""
 
     command: Literal["apply"] = "apply"
+    dry_run: bool = False
     quotas: tuple[QuotaDocument, ...] = ()
     cohorts: tuple[CohortDocument, ...] = ()
 
@@ -274,12 +275,24 @@ class RaftCommand(Document):
     to: Name | None = None
 
 
+class SettingChange(Wire):
+    """One setting of a quota or cohort, such as `quotas.team-a.soft.cpu_millicores`; None where it is not said."""
+
+    path: str
+    before: Any = None
+    after: Any = None
+
+
 class AdminAnswer(Wire):
-    """Refused, or committed at `sequence` (None where nothing had to be committed)."""
+    """Refused, or committed at `sequence` (None where nothing had to be committed).
+
+    `changes`: what a document of quotas changes, or would change (`dry_run`).
+    """
 
     refusal: Refusal | None = None
     sequence: Sequence | None = None
     detail: str = ""
+    changes: tuple[SettingChange, ...] = ()
 
 
 class CreateReservation(Document):

@@ -80,3 +80,16 @@ def recount_usage(state: "State") -> dict[Namespace, Any]:
             charged = state.reservations.charged(reservation)
             total[reservation.namespace] = total.get(reservation.namespace, NOTHING) + charged
     return {namespace: used for namespace, used in total.items() if used != NOTHING}
+
+
+def usage_drift(state: "State") -> dict[Namespace, int]:
+    """By how much counters and a recount differ, all dimensions together; empty, or the counting is wrong."""
+    counted, found = dict(state.quotas.used), recount_usage(state)
+    differences = {
+        name: found.get(name, NOTHING).minus(counted.get(name, NOTHING)) for name in sorted({*counted, *found})
+    }
+    return {
+        name: sum(abs(amount) for _, amount in difference.dimensions())
+        for name, difference in differences.items()
+        if difference != NOTHING
+    }

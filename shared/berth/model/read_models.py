@@ -10,11 +10,12 @@ from typing import Any
 import orjson
 
 from berth.ids import CohortName, Namespace, RequestId, RequestKey
-from berth.messages.documents import Queueing, StopPolicy
+from berth.messages.documents import Queueing, Reclaim, StopPolicy, time_text
 from berth.model import entitlement
 from berth.model.answers import decision_of, trace_id_of
 from berth.model.ledger import State
 from berth.model.lending import Member, Share, ancestors
+from berth.model.loans import Loan, loans
 from berth.model.ordering import Line, Place
 from berth.model.queue import RequestState
 from berth.model.quota import Quota
@@ -151,14 +152,39 @@ def quota_row(state: State, namespace: Namespace) -> Row:
 
 
 def quota_explanation(state: State, namespace: Namespace) -> Row:
-    """The row with the formula in numbers, the dominant share (R71) and every cohort from the own one to the root."""
+    """The row with the formula in numbers, from whom and to whom is lent, the dominant share (R71), every cohort from
+    the own one to the root, and when a grace above soft ends (R85).
+    """
     quota = state.quotas.quotas.get(namespace)
+    made = loans(state)
     return {
         **quota_row(state, namespace),
+        "cohort": quota.cohort if quota is not None else None,
+        "burst_percent": quota.burst_percent if quota is not None else 0,
+        "reclaim": (quota.reclaim if quota is not None else Reclaim.ANY).value,
+        "borrowed_from": _by_other([(loan.lender, loan) for loan in made if loan.borrower == namespace]),
+        "lent_to": _by_other(
+            [(loan.borrower, loan) for loan in made if loan.lender == namespace and not loan.is_cohort]
+        ),
+        "grace_ends": _graces(state, namespace),
         "formula": _formula(state, quota) if quota is not None else {},
         "share": _share_row(entitlement.share(state, namespace)),
         "levels": _levels(state, quota) if quota is not None else [],
     }
+
+
+def _by_other(made: Iterable[tuple[str, Loan]]) -> Row:
+    """Amounts by dimension for each of the others."""
+    found: dict[str, dict[str, int]] = {}
+    for other, loan in made:
+        amounts = found.setdefault(other, {})
+        amounts[loan.dimension] = amounts.get(loan.dimension, 0) + loan.amount
+    return found
+
+
+def _graces(state: State, namespace: Namespace) -> dict[str, str]:
+    ends = {name[1]: state.quotas.grace_ends(*name) for name in sorted(state.quotas.above) if name[0] == namespace}
+    return {dimension: time_text(at) for dimension, at in ends.items() if at is not None}
 
 
 def _formula(state: State, quota: Quota) -> dict[str, str]:

@@ -238,6 +238,7 @@ GAUGES: dict[str, tuple[str, str]] = {
     "berth.reservation.used": ("1", "What is drawn from an active reservation, by dimension."),
     "berth.reservation.free": ("1", "What an active reservation has left to draw, by dimension."),
     "berth.quota.used": ("1", "Usage of a namespace, by dimension, in the dimension's unit."),
+    "berth.quota.drift": ("1", "By how much a recount over live allocations differs from what is counted; must be 0."),
 }
 """Computed from state when they are read, never counted up: unit and meaning by name."""
 

@@ -24,6 +24,7 @@ def test_the_gauges_of_one_name_stand_together() -> None:
         "berth.cluster.utilization",
         "berth.cluster.fragmentation",
         "berth.quota.used",
+        "berth.quota.drift",
     ]
 
 

@@ -307,6 +307,7 @@ def test_gauges_are_computed_from_the_state() -> None:
         ("berth.cluster.fragmentation", "instances"): 0.0,
         ("berth.quota.used", "cpu_millicores", "team-a"): 1_000,
         ("berth.quota.used", "instances", "team-a"): 1,
+        ("berth.quota.drift",): 0,
     }
 
 

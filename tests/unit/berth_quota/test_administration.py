@@ -69,6 +69,34 @@ def test_a_new_limit_drives_who_waits_for_it() -> None:
     assert walk.said("b") == [("queued", 1), ("placed", 2)]
 
 
+def test_a_dry_run_says_what_would_change_and_changes_nothing() -> None:
+    walk = a_walk(a_quota(hard=cores(4), soft=cores(2)))
+    before = walk.leader.sequence
+
+    answer = tell(
+        walk,
+        command="apply",
+        dry_run=True,
+        quotas=[a_document(hard={"cpu_cores": 8}, soft={"cpu_cores": 2}, reclaim="never"), a_document(TEAM_B)],
+        cohorts=[{"name": "research", "parent": "company"}],
+    )
+
+    assert answer is not None
+    assert answer.sequence is None
+    assert [(one.path, one.before, one.after) for one in answer.changes] == [
+        ("cohorts.research", None, "new"),
+        ("cohorts.research.parent", None, "company"),
+        ("quotas.team-a.hard.cpu_millicores", 4_000, 8_000),
+        ("quotas.team-a.reclaim", "any", "never"),
+        ("quotas.team-b", None, "new"),
+    ]
+    assert walk.leader.sequence == before
+    refused = tell(walk, command="apply", dry_run=True, cohorts=[{"name": "a", "parent": "a"}])
+    assert refused is not None
+    assert refused.refusal is not None
+    assert "circle" in refused.refusal.detail
+
+
 def test_what_is_so_already_is_not_written_again() -> None:
     walk = a_walk(a_quota(hard=cores(4)), a_cohort("research"))
     before = walk.leader.sequence
@@ -203,6 +231,8 @@ def test_the_explanation_shows_the_numbers_up_to_the_root() -> None:
         ("research", cores(3), cores(2)),
         ("company", cores(3), cores(5)),
     ]
+    assert (row["borrowed_from"], row["lent_to"]) == ({TEAM_B: cores(1)}, {})
+    assert quota_explanation(walk.leader, TEAM_B)["lent_to"] == {TEAM_A: cores(1)}
     assert row["levels"][1]["share"] == {"permille": 0, "dimension": None}
 
 

@@ -28,7 +28,7 @@ from berth.messages.events import (
 )
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
-from berth.model.charging import recount_usage
+from berth.model.charging import recount_usage, usage_drift
 from berth.model.check import accept, check
 from berth.model.ledger import State
 from berth.resources import Resources
@@ -78,6 +78,7 @@ def test_a_lawful_placement_is_folded_and_charged() -> None:
 
     assert state.cluster.used_on(NodeId("n1")) == Resources(4_000, instances=1)
     assert dict(state.quotas.used) == recount_usage(state)
+    assert usage_drift(state) == {}
 
 
 def test_a_node_never_holds_more_than_it_has() -> None:
