@@ -1,6 +1,7 @@
 """`berth bench latency|pipeline|failover`: measured on a cluster of its own, with floors of the same run.
 
-The machine may be shared and noisy: ratios to the floors count, absolutes are hints. `packing` needs no cluster.
+The machine may be shared and noisy: ratios to the floors count, absolutes are hints. `packing` and `replay` need no
+cluster.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +25,7 @@ from berth import subjects
 from berth.client import Cluster, connect
 from berth.errors import BerthError
 from berth.messages.decisions import Decision
+from berth_cli import replaying
 from berth_cli.context import FOLDER_VARIABLE, Target
 from berth_cli.flooding import a_request, flood
 from berth_cli.floors import measure_floors
@@ -171,6 +174,27 @@ def pipeline(
         "schedulers": schedulers,
     }
     _report("pipeline", parameters, figures, floors, as_json=as_json, ratios=ratios)
+
+
+# --- replay ---------------------------------------------------------------------------------------------
+
+
+@app.command("replay")
+def replay(
+    events: Annotated[int, typer.Option(min=10_000, help="In the ledger, which is made in the same run.")] = 1_000_000,
+    days: Annotated[float, typer.Option(help="Of domain time that the ledger covers.")] = 30.0,
+    retention_days: Annotated[float, typer.Option(help="How long settled requests are known.")] = 7.0,
+    as_json: Json = False,
+) -> None:
+    """A whole ledger folded, hashes checked; and a start from its snapshot instead. In memory, without a server."""
+    measured = replaying.measure(events, days=days, retention_days=retention_days)
+    floors = asyncio.run(measure_floors())
+    ratios = {
+        "restart_over_replay": round(measured.restart_s * measured.events_per_second / measured.events, 4),
+        "events_per_floor_loop": round(measured.events_per_second * floors["python_loop_p50_ms"] / 1000, 1),
+    }
+    parameters = {"events": events, "days": days, "retention_days": retention_days}
+    _report("replay", parameters, asdict(measured), floors, as_json=as_json, ratios=ratios)
 
 
 # --- failover -------------------------------------------------------------------------------------------

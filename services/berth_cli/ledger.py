@@ -39,7 +39,7 @@ LEADERS_OWN = (LedgerCreated, LeaderElected, DigestsRecorded)
 
 
 @asynccontextmanager
-async def _ledger(target: Target) -> AsyncGenerator[JetStreamLedger]:
+async def open_ledger(target: Target) -> AsyncGenerator[JetStreamLedger]:
     """The ledger, read with the admin's key."""
     address = target.address("admin")
     settings = BusSettings(url=address.url, user=address.user, seed_file=address.seed_file)
@@ -50,7 +50,7 @@ async def _ledger(target: Target) -> AsyncGenerator[JetStreamLedger]:
         await bus.close()
 
 
-async def _stored(ledger: JetStreamLedger, *, after: int, follow: bool) -> AsyncIterator[StoredMessage]:
+async def stored_messages(ledger: JetStreamLedger, *, after: int, follow: bool) -> AsyncIterator[StoredMessage]:
     """Every stored message after `after`; without `follow` up to the end as it is now."""
     last = await ledger.last_sequence()
     if not follow and after >= last:
@@ -78,8 +78,8 @@ async def _events(target: Target, *, follow: bool, start: int, raw: bool) -> Non
     rows: list[dict[str, Any]] = []
     one_a_line = follow or raw
     tip: Tip | None = None
-    async with _ledger(target) as ledger:
-        async for stored in _stored(ledger, after=0 if not raw else start - 1, follow=follow):
+    async with open_ledger(target) as ledger:
+        async for stored in stored_messages(ledger, after=0 if not raw else start - 1, follow=follow):
             if raw:
                 bytes_text = base64.b64encode(stored.payload).decode()
                 print_json_line({"sequence": stored.sequence, "bytes": bytes_text})
@@ -150,11 +150,11 @@ async def state_at(target: Target, sequence: int) -> State:
         NotFound: the ledger does not go that far, or holds nothing so early.
     """
     state = State()
-    async with _ledger(target) as ledger:
+    async with open_ledger(target) as ledger:
         last = await ledger.last_sequence()
         if sequence > last:
             raise NotFound(f"the ledger is at {last}", hint="ask for an earlier sequence; `berth events` lists them")
-        async for stored in _stored(ledger, after=0, follow=False):
+        async for stored in stored_messages(ledger, after=0, follow=False):
             if stored.sequence > sequence:
                 break
             record = _valid(state.tip, stored)
@@ -186,8 +186,8 @@ def audit(target: Target) -> None:
 async def audit_cluster(target: Target) -> dict[str, Any]:
     """What `berth audit` prints, and `doubled`: placements beyond the first of requests that nobody evicted."""
     auditor = Auditor()
-    async with _ledger(target) as ledger:
-        async for stored in _stored(ledger, after=0, follow=False):
+    async with open_ledger(target) as ledger:
+        async for stored in stored_messages(ledger, after=0, follow=False):
             auditor.take(stored)
     return auditor.report()
 

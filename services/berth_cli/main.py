@@ -43,6 +43,8 @@ COMMANDS: dict[str, Entry] = {
     "events": Entry(module="berth_cli.ledger", help="The ledger as a story."),
     "audit": Entry(module="berth_cli.ledger", help="Replay the ledger and check every invariant."),
     "schema": Entry(module="berth_cli.ledger", help="Every event type with its schema."),
+    "backup": Entry(module="berth_cli.backups", help="Write the whole ledger to a file."),
+    "restore": Entry(module="berth_cli.backups", help="Make a new ledger from such a file."),
     "nodes": Entry(module="berth_cli.nodes", help="List, show, cordon, uncordon, drain, remove.", group=True),
     "top": Entry(module="berth_cli.top", help="How full and how fragmented nodes are, by node or label."),
     "defrag": Entry(module="berth_cli.defrag", help="Which moves would let more requests fit; nothing is moved."),

@@ -77,10 +77,21 @@ class Wake(EventData):
     name: str | None = None
 
 
+class RestoredFrom(EventData):
+    """The last record of the ledger that a backup was made of."""
+
+    ledger_id: LedgerId
+    sequence: Sequence
+    hash: str
+
+
 class LedgerCreated(EventData):
+    """`restored_from`: everything up to that record is here too, under this ledger's id."""
+
     ledger_id: LedgerId
     members: tuple[str, ...]
     level: str
+    restored_from: RestoredFrom | None = None
 
 
 class LeaderElected(EventData):
