@@ -51,16 +51,18 @@ class Trace:
         return f"{self.folder} has no {' and no '.join(absent)}" if absent else None
 
     def cluster(self) -> ClusterDocument:
-        return CLUSTER.validate_python({"nodes": [self._node(row) for row in _rows(self.folder / NODES)]}, strict=False)
+        return CLUSTER.validate_python(
+            {"nodes": [self._node(row) for row in rows_of(self.folder / NODES)]}, strict=False
+        )
 
     def requests(self, strategy: Strategy, limit: int | None = None) -> list[Request]:
         """The first `limit` requests, or all, oldest first as the file has them."""
-        rows = islice(_rows(self.folder / REQUESTS), limit)
+        rows = islice(rows_of(self.folder / REQUESTS), limit)
         written = [self._request(row, strategy) for row in rows]
         return REQUEST_LIST.validate_python(written, strict=False)
 
     def _node(self, row: dict[str, str]) -> dict[str, Any]:
-        gpus = self.gpu.capacity(_whole(row["gpu"]))
+        gpus = self.gpu.capacity(whole(row["gpu"]))
         return {
             "id": row["sn"],
             "capacity": {**self._amounts(row, gpus), "instances": INSTANCES},
@@ -69,7 +71,7 @@ class Trace:
 
     def _request(self, row: dict[str, str], strategy: Strategy) -> dict[str, Any]:
         models = [model for model in row["gpu_spec"].split("|") if model]
-        gpus = self.gpu.demand(_whole(row["num_gpu"]), _whole(row["gpu_milli"]))
+        gpus = self.gpu.demand(whole(row["num_gpu"]), whole(row["gpu_milli"]))
         return {
             "id": row["name"],
             "namespace": "openb",
@@ -80,16 +82,16 @@ class Trace:
 
     def _amounts(self, row: dict[str, str], gpus: int) -> dict[str, Any]:
         return {
-            "cpu_cores": _whole(row["cpu_milli"]) / 1000,
-            "ram_mb": _whole(row["memory_mib"]),
+            "cpu_cores": whole(row["cpu_milli"]) / 1000,
+            "ram_mb": whole(row["memory_mib"]),
             "extended": {self.gpu.resource: gpus} if gpus else {},
         }
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def rows_of(path: Path) -> Iterator[dict[str, str]]:
     with path.open(newline="") as file:
         yield from csv.DictReader(file)
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
     return int(text or 0)

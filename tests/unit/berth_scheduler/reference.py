@@ -3,11 +3,11 @@
 It shares no code with the model: plain dictionaries, no index, nothing kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from berth.messages.requests import AffinityTerm, Mode, Request
+from berth.messages.requests import AffinityTerm, Constraint, Mode, Request
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,27 @@ class Running:
     labels: dict[str, str]
     cpu: int
     anti_affinity: tuple[AffinityTerm, ...] = ()
+    gpu: int = 0
+    priority: int = 50
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Nodes by name: {"cpu": …, "labels": …, "schedulable": …, "taint": …}; what runs."""
+    """Nodes by name: {"cpu": …, "gpu": …, "labels": …, "schedulable": …, "taints": [(key, effect)]}; what runs."""
 
     nodes: dict[str, dict[str, Any]]
     running: tuple[Running, ...] = field(default=())
 
     def with_one(self, request: Request, node: str) -> "Picture":
-        one = Running(node, request.namespace, request.labels, request.vector.cpu_millicores, request.anti_affinity)
+        asked = request.vector
+        one = Running(
+            node, request.namespace, request.labels, asked.cpu_millicores, request.anti_affinity, asked.amount("gpu")
+        )
         return Picture(self.nodes, (*self.running, one))
+
+    def without(self, those: Iterable[Running]) -> "Picture":
+        gone = list(map(id, those))
+        return Picture(self.nodes, tuple(one for one in self.running if id(one) not in gone))
 
 
 def assignments(picture: Picture, request: Request, count: int) -> Iterator[tuple[str, ...]]:
@@ -44,14 +53,15 @@ def assignments(picture: Picture, request: Request, count: int) -> Iterator[tupl
 
 def allowed(picture: Picture, request: Request, node: str) -> bool:
     row = picture.nodes[node]
-    if not row["schedulable"] or (row["taint"] and not request.tolerations):
+    if not row["schedulable"] or not all(tolerated(taint, request) for taint in row["taints"]):
         return False
     if request.node not in (None, node) or not constraints_hold(row, request):
         return False
-    used = sum(one.cpu for one in picture.running if one.node == node)
-    asked = request.vector.cpu_millicores
-    if asked and used + asked > row["cpu"]:
-        return False
+    for name in ("cpu", "gpu"):
+        used = sum(getattr(one, name) for one in picture.running if one.node == node)
+        asked = request.vector.cpu_millicores if name == "cpu" else request.vector.amount(name)
+        if asked and used + asked > row[name]:
+            return False
     return (
         affinity_holds(picture, request, node)
         and anti_affinity_holds(picture, request, node)
@@ -59,8 +69,35 @@ def allowed(picture: Picture, request: Request, node: str) -> bool:
     )
 
 
+def tolerated(taint: tuple[str, str], request: Request) -> bool:
+    """R19–R23."""
+    key, effect = taint
+    return effect == "prefer_no_schedule" or any(
+        one.key in (None, key) and one.effect in (None, effect) for one in request.tolerations
+    )
+
+
 def constraints_hold(row: dict[str, Any], request: Request) -> bool:
-    return all(row["labels"].get(one.key) in one.values for one in request.constraints)
+    """R1–R3, R7–R9."""
+    required = [one for one in request.constraints if one.mode is Mode.REQUIRED]
+    alternatives = request.any_of or ((),)
+    return any(
+        (bool(terms) or not request.any_of) and all(met(row["labels"], one) for one in (*required, *terms))
+        for terms in alternatives
+    )
+
+
+def met(labels: dict[str, str], one: Constraint) -> bool:
+    value = labels.get(one.key)
+    match one.operator.value:
+        case "in" | "equals":
+            return value in one.values
+        case "not_in" | "not_equals":
+            return value not in one.values
+        case "exists":
+            return value is not None
+        case _:
+            return value is None
 
 
 def domain(picture: Picture, node: str, key: str) -> str | None:

@@ -1,18 +1,20 @@
 """Random clusters against the reference: no rule is broken, and nothing is refused that has a place."""
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from berth.ids import NodeId, ReservationId
-from berth.messages.events import Event, NodeChanged, ReservationEnded, Transaction
+from berth.messages.events import Event, NodeChanged, RequestStatus, ReservationEnded, Transaction
 from berth.messages.requests import Request, Taint
 from berth.messages.reservation_events import ReservationStatus
 from berth.model.check import check
 from berth.model.ledger import State
+from berth_cell.plan import plan
 from berth_scheduler.board import Board
 from berth_scheduler.placement import Placed, node_verdicts, place
 from tests.builders import (
@@ -33,7 +35,7 @@ from tests.builders import (
 from tests.unit.berth_scheduler import reference
 from tests.unit.berth_scheduler.reference import Picture, Running
 
-TAINT = Taint.model_validate({"key": "old", "effect": "no_schedule"}, strict=False)
+TAINTS = [("old", "no_schedule"), ("new", "no_execute"), ("old", "prefer_no_schedule")]
 APPS = ["web", "db"]
 KEYS = ["node", "zone", "rack"]
 
@@ -44,7 +46,8 @@ rows = some.fixed_dictionaries(
         "cpu": some.integers(0, 4),
         "labels": node_labels,
         "schedulable": some.sampled_from([True, True, True, False]),
-        "taint": some.sampled_from([False, False, False, True]),
+        "gpu": some.integers(0, 2),
+        "taints": some.lists(some.sampled_from(TAINTS), max_size=2, unique=True) | some.just([]),
     }
 )
 terms = some.fixed_dictionaries(
@@ -55,8 +58,23 @@ spreads = some.fixed_dictionaries(
     {"match_labels": labels, "topology_key": some.sampled_from(KEYS), "max_skew": some.integers(1, 2)},
     optional={"mode": some.just("preferred"), "min_domains": some.integers(1, 3)},
 )
-constraints = some.fixed_dictionaries(
-    {"key": some.just("zone"), "operator": some.just("in"), "values": some.lists(some.sampled_from("ab"), min_size=1)}
+VALUES = some.lists(some.sampled_from("ab"), min_size=1, unique=True)
+constraints = some.one_of(
+    some.fixed_dictionaries(
+        {"key": some.just("zone"), "operator": some.sampled_from(["in", "not_in"]), "values": VALUES}
+    ),
+    some.fixed_dictionaries(
+        {"key": some.sampled_from(["zone", "rack"]), "operator": some.sampled_from(["exists", "not_exists"])}
+    ),
+)
+alternatives = some.lists(some.lists(constraints, max_size=2), min_size=1, max_size=2)
+tolerations = some.sampled_from(
+    [
+        [],
+        [{"operator": "exists"}],
+        [{"operator": "exists", "key": "old"}],
+        [{"operator": "exists", "key": "new", "effect": "no_execute"}],
+    ]
 )
 
 
@@ -73,7 +91,9 @@ def requests(draw: Any, name: str = "new") -> Request:
         affinity=draw(some.lists(terms, max_size=2)),
         anti_affinity=draw(some.lists(terms, max_size=1)),
         spread=draw(some.lists(spreads, max_size=1)),
-        tolerations=draw(some.sampled_from([[], [{"operator": "exists"}]])),
+        any_of=draw(some.just([]) | some.just([]) | alternatives),
+        extended={"gpu": draw(some.sampled_from([0, 0, 1]))},
+        tolerations=draw(tolerations),
     )
 
 
@@ -91,16 +111,21 @@ def clusters(draw: Any) -> tuple[State, Picture]:
             cpu=draw(some.integers(0, 1)) * 1000,
             labels=draw(labels),
             anti_affinity=draw(some.lists(terms, max_size=1)),
+            extended={"gpu": draw(some.sampled_from([0, 1]))},
+            priority=draw(some.sampled_from([10, 50])),
         )
         happened(state, placed(request, node))
-        cpu = request.vector.cpu_millicores
-        running.append(Running(node, request.namespace, request.labels, cpu, request.anti_affinity))
+        cpu, gpu = request.vector.cpu_millicores, request.vector.amount("gpu")
+        running.append(
+            Running(node, request.namespace, request.labels, cpu, request.anti_affinity, gpu, request.priority)
+        )
     return state, Picture({name: {**row, "cpu": row["cpu"] * 1000} for name, row in nodes.items()}, tuple(running))
 
 
 def _registered(name: str, row: dict[str, Any]) -> Transaction:
-    taints = (TAINT,) if row["taint"] else ()
-    registered = a_node(name, cpu=row["cpu"] * 1000, labels=row["labels"], taints=taints)
+    taints = tuple(Taint.model_validate({"key": key, "effect": effect}, strict=False) for key, effect in row["taints"])
+    gpus = {"gpu": row["gpu"]} if row["gpu"] else {}
+    registered = a_node(name, cpu=row["cpu"] * 1000, labels=row["labels"], taints=taints, extended=gpus)
     return (*registered, Event(NodeChanged(node=NodeId(name), schedulable=row["schedulable"])))
 
 
@@ -122,6 +147,41 @@ def test_a_request_is_placed_exactly_if_an_assignment_exists_and_the_assignment_
         if request_.count == 1:
             assert sum(reason.nodes for reason in found.reasons) == len(state.cluster.nodes)
             assert all(reason.nodes or reason.code.value == "infeasible" for reason in found.reasons)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@settings(max_examples=2_000)
+@given(clusters(), requests())
+def test_in_2000_random_clusters_no_plan_breaks_a_rule_and_what_is_queued_has_no_place_even_where_others_leave(
+    cluster: tuple[State, Picture], request_: Request
+) -> None:
+    """Constraints, alternatives, taints, affinity with symmetry, spread, extended resources, gangs and preemption, by
+    the services themselves.
+    """
+    state, picture = cluster
+
+    (decision,) = plan(state, [request_], at_ms=T0).decisions
+
+    evicted = {one.allocation for one in decision.evicted}
+    below = [one for one in picture.running if one.namespace == request_.namespace and one.priority < request_.priority]
+    names = {f"old-{place}.0": one for place, one in enumerate(picture.running)}
+    victims = [names[name] for name in sorted(evicted)]
+    if decision.status is RequestStatus.PLACED:
+        assert all(any(one is other for other in below) for one in victims), "R53"
+        lawful = reference.assignments(picture.without(victims), request_, request_.count)
+        assert tuple(one.node for one in decision.allocations) in set(lawful)
+        for spared in victims:
+            fewer = picture.without([one for one in victims if one is not spared])
+            nodes = tuple(one.node for one in decision.allocations)
+            assert nodes not in set(reference.assignments(fewer, request_, request_.count)), "R54: nobody is needless"
+    else:
+        assert not any(reference.assignments(picture, request_, request_.count))
+        for node in sorted(picture.nodes) if request_.count == 1 else ():
+            there = [one for one in below if one.node == node]
+            for many in range(1, len(there) + 1):
+                for those in combinations(there, many):
+                    assert not reference.allowed(picture.without(those), request_, node), "R54, R57"
 
 
 def _offered(request: Request, found: Placed) -> Transaction:
