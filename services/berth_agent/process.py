@@ -19,6 +19,7 @@ from berth_agent.machine import this_machine
 from berth_agent.reporting import NodeReport, leave_all, report_all, surroundings
 from berth_agent.settings import AgentSettings
 from berth_agent.simulated import simulated_nodes
+from berth_agent.workloads import Remembered, Runner, Workloads
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ async def serve(settings: AgentSettings, nodes: Sequence[NodeDocument]) -> None:
             session=secrets.token_hex(8),
             ask_every_ms=settings.ask_every_ms,
         )
-        reports += [NodeReport(node, around) for node in nodes]
+        reports += [NodeReport(node, around, _workloads(settings, node)) for node in nodes]
         await _until_stopped(reports, stop)
         if settings.leave and not lost:
             await _leave(reports)
@@ -88,6 +89,10 @@ async def serve(settings: AgentSettings, nodes: Sequence[NodeDocument]) -> None:
         await bus.close()
     if lost:
         raise Unreachable(lost[0])
+
+
+def _workloads(settings: AgentSettings, node: NodeDocument) -> Workloads:
+    return Remembered() if settings.runner is None else Runner(settings.runner, node.id)
 
 
 async def _until_stopped(reports: list[NodeReport], stop: asyncio.Event) -> None:
@@ -109,8 +114,8 @@ async def _leave(reports: list[NodeReport]) -> None:
 
 
 def why_not_ready(reports: Sequence[NodeReport]) -> str | None:
-    """None once every node is registered."""
+    """None once every node is registered that nobody has removed since."""
     if not reports:
         return "connecting"
-    missing = sum(not report.registered for report in reports)
+    missing = sum(not report.registered and not report.removed for report in reports)
     return f"{missing} of {len(reports)} nodes are not registered" if missing else None

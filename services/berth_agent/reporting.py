@@ -1,15 +1,16 @@
-"""One node's conversation with the cluster: register, beat, ask what should run, confirm what has stopped.
+"""One node's conversation with the cluster: register, beat, ask what should run, start and stop, confirm what stopped.
 
-The schedulers answer. A node that they do not know as ready (it was lost meanwhile, or has left) comes
-back by registering again, empty.
+The schedulers answer. A node that was lost meanwhile comes back by registering again, empty: what ran here may
+run elsewhere by now, so it is stopped before. A node that was removed stays away until its agent starts anew.
 """
 
 import asyncio
 import logging
 import math
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import tenacity
 from pydantic import BaseModel
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 from berth import subjects
 from berth.adapters.replies import Replies
 from berth.errors import BerthError, Overloaded, TimedOut, Unreachable
+from berth.ids import Sequence
 from berth.messages.commands import (
     Heartbeat,
     NodeAllocationsWanted,
@@ -24,6 +26,7 @@ from berth.messages.commands import (
     NodeLeave,
     NodeRegister,
     NodeStopped,
+    Refusal,
     RefusalCode,
 )
 from berth.messages.documents import NodeDocument
@@ -32,6 +35,7 @@ from berth.model.heartbeats import INTERVAL_MIN_MS
 from berth.ports import Bus
 from berth.subjects import Subject
 from berth.wire import codec
+from berth_agent.workloads import Remembered, Workloads
 
 log = logging.getLogger(__name__)
 
@@ -76,25 +80,30 @@ def surroundings(bus: Bus, replies: Replies, *, session: str, ask_every_ms: int)
 
 
 class NodeReport:
-    """One node of an agent. `run` never returns by itself."""
+    """One node of an agent. `removed`: an operator has taken it out of the cluster."""
 
-    def __init__(self, document: NodeDocument, around: Surroundings) -> None:
+    def __init__(self, document: NodeDocument, around: Surroundings, workloads: Workloads | None = None) -> None:
         self.registered = False
+        self.removed = False
         self._document = document
         self._around = around
+        self._workloads = workloads or Remembered()
         self._interval_ms = INTERVAL_MIN_MS
+        self._registered_at = Sequence(0)
+        self._seen = Sequence(0)
 
     @property
     def node(self) -> str:
         return self._document.id
 
     async def run(self) -> None:
-        """Be a node of the cluster until cancelled.
+        """Be a node of the cluster until cancelled, or until somebody has removed it; then nothing runs here any more.
 
         Raises:
             RegistrationRefused: what describes the node cannot be.
         """
-        while True:
+        while not self.removed:
+            await self._be_empty_or_known()
             await self._register()
             self.registered = True
             beats = asyncio.create_task(self._beat(), name=f"beats of {self.node}")
@@ -103,13 +112,40 @@ class NodeReport:
             finally:
                 self.registered = False
                 beats.cancel()
-            log.warning("node_unknown", extra={"node": self.node})
+            log.warning("node_removed" if self.removed else "node_unknown", extra={"node": self.node})
+        await self._until_stopped({})
 
     async def leave(self) -> None:
-        """Go for good. Raises Unreachable or TimedOut: nobody has confirmed it."""
+        """Stop what runs and go for good. Raises Unreachable or TimedOut: nobody has confirmed it."""
+        await self._stop_others({})
         await self._ask(subjects.NODE_LEAVE, NodeLeave(node=self._document.id), within_seconds=LEAVE_WITHIN_SECONDS)
 
     # --- registration -------------------------------------------------------------------------------
+
+    async def _be_empty_or_known(self) -> None:
+        """Stop what runs here, unless the cluster still counts on it: only an agent was away, not its node."""
+        if await self._workloads.running() == []:
+            return
+        async for attempt in self._for_ever():
+            with attempt:
+                answer = await self._wanted()
+                wanted = {} if answer.refusal is not None else {one["id"]: one for one in answer.allocations}
+                await self._until_stopped(wanted)
+
+    async def _until_stopped(self, wanted: Mapping[str, Any]) -> None:
+        """Return when nothing but `wanted` runs here."""
+        while not await self._stop_others(wanted):  # noqa: ASYNC110 nobody tells
+            await asyncio.sleep(_AGAIN_SECONDS_MAX)
+
+    async def _stop_others(self, wanted: Mapping[str, Any]) -> bool:
+        """Whether nothing but `wanted` runs here any more."""
+        running = await self._workloads.running()
+        if running is None:
+            return False
+        stopped = [await self._workloads.stop(one) for one in running if one not in wanted]
+        if stopped:
+            log.info("allocations_stopped", extra={"node": self.node, "allocations": len(stopped)})
+        return all(stopped)
 
     async def _register(self) -> None:
         async with self._around.registering:
@@ -126,6 +162,7 @@ class NodeReport:
                 raise RegistrationRefused(said, hint="correct the node's description")
             raise Unreachable(said)  # as good as no answer: ask again
         self._take_interval(answer)
+        self._registered_at = self._seen = answer.sequence
         log.info("node_registered", extra={"node": self.node, "heartbeat_ms": self._interval_ms})
 
     def _for_ever(self) -> tenacity.AsyncRetrying:
@@ -151,23 +188,42 @@ class NodeReport:
     # --- allocations --------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        """Ask what should run and confirm what has stopped, until the node must register again."""
+        """Ask what should run, start and stop, until the node must register again or has been removed."""
         pause = self._around.dice.random()
         while True:
             await _rest(pause * self._ask_every_ms)
             pause = 1.0
             try:
-                answer = await self._ask(subjects.NODE_ALLOCATIONS, NodeAllocationsWanted(node=self._document.id))
+                answer = await self._wanted()
                 if answer.refusal is not None:
+                    self.removed = self._is_removed(answer, answer.refusal)
                     return
                 self._take_interval(answer)
-                await self._confirm_stopped(answer)
+                before, self._seen = self._seen, answer.sequence
+                if answer.sequence >= before:  # else of a scheduler that has not seen yet what another one has
+                    await self._do(answer)
             except (Unreachable, TimedOut, Overloaded) as error:
                 log.debug("allocations_unknown", extra={"node": self.node, "why": error.message})
 
-    async def _confirm_stopped(self, answer: NodeAnswer) -> None:
-        """This agent runs nothing itself: what is to stop has stopped."""
-        stopped = tuple(one["id"] for one in answer.allocations if one["state"] == AllocationState.RELEASING)
+    def _is_removed(self, answer: NodeAnswer, refusal: Refusal) -> bool:
+        """Whether a ledger that has the registration knows no such node; one that was lost it would know as that."""
+        return refusal.code is RefusalCode.NOT_FOUND and answer.sequence >= self._registered_at
+
+    async def _wanted(self) -> NodeAnswer:
+        return await self._ask(subjects.NODE_ALLOCATIONS, NodeAllocationsWanted(node=self._document.id))
+
+    async def _do(self, answer: NodeAnswer) -> None:
+        """What is to run runs, nothing else does, and what was to stop and has is confirmed."""
+        wanted = {one["id"]: one for one in answer.allocations if one["state"] != AllocationState.RELEASING}
+        await self._stop_others(wanted)
+        running = await self._workloads.running()
+        if running is None:
+            return
+        for name, allocation in wanted.items():
+            if name not in running:
+                await self._workloads.start(allocation)
+        releasing = (one["id"] for one in answer.allocations if one["state"] == AllocationState.RELEASING)
+        stopped = tuple(name for name in releasing if name not in running)
         if stopped:
             await self._ask(subjects.NODE_STOPPED, NodeStopped(node=self._document.id, allocations=stopped))
 

@@ -23,5 +23,8 @@ class AgentSettings(ServiceSettings):
     """Offer this node: one of a cluster document, as JSON."""
     ask_every_ms: Annotated[int, Field(ge=100)] = 2_000
     """How often a node asks for its allocations; in large clusters every second heartbeat, if that is rarer."""
+    runner: str | None = None
+    """A program that starts and stops what is placed on the node, and lists what it has started; without one nothing
+    is started anywhere."""
     leave: bool = False
     """Whether the nodes leave the cluster for good when the agent is asked to end."""

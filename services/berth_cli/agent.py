@@ -25,6 +25,10 @@ def agent(
         str | None, typer.Option("--node", metavar="FILE", help="Offer the node described there; - is standard input.")
     ] = None,
     simulate: Annotated[int | None, typer.Option("--simulate", min=1, help="Offer so many simulated nodes.")] = None,
+    runner: Annotated[
+        str | None,
+        typer.Option("--runner", metavar="PROGRAM", help="It starts, stops and lists what is placed here."),
+    ] = None,
     leave: Annotated[bool, typer.Option("--leave", help="At the end the nodes leave the cluster for good.")] = False,
 ) -> None:
     """Offer this machine, or simulated ones, as nodes."""
@@ -37,7 +41,12 @@ def agent(
         raise InvalidSetting("--node and --simulate exclude each other", hint="give one of them, or neither")
     address = _address(target)
     settings = AgentSettings(
-        user=address.user, nats_url=address.url, nkey_file=address.seed_file, simulate=simulate, leave=leave
+        user=address.user,
+        nats_url=address.url,
+        nkey_file=address.seed_file,
+        simulate=simulate,
+        runner=runner,
+        leave=leave,
     )
     nodes = nodes_of(settings) if node is None else [read_as(TypeAdapter(NodeDocument), node, root="node")]
     _expect_own(address, nodes)

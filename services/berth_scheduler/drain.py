@@ -97,12 +97,17 @@ def _evicted(state: State, known: RequestState, leaving: list[Allocation], at: i
 
 
 def _leaving(state: State, key: RequestKey) -> list[Allocation]:
-    """The request's placed instances on draining nodes, by index."""
+    """The request's placed instances on draining nodes, by index; none that a proposal in flight would evict."""
     known = state.queue.requests[key]
     live = [state.cluster.allocations[key[0], name] for name in known.live]
-    return sorted(
-        (one for one in live if one.state is AllocationState.PLACED and state.cluster.nodes[one.node].draining),
-        key=lambda one: (one.index, one.id),
+    return sorted((one for one in live if _is_to_move(state, one)), key=lambda one: (one.index, one.id))
+
+
+def _is_to_move(state: State, allocation: Allocation) -> bool:
+    return (
+        allocation.state is AllocationState.PLACED
+        and state.cluster.nodes[allocation.node].draining
+        and allocation.key in state.cluster.on_node(allocation.node)
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from berth import subjects
 from berth.adapters.nats_bus import NatsBus
 from berth.adapters.replies import Replies
+from berth.ids import Sequence
 from berth.messages.commands import NodeAnswer, Refusal, RefusalCode
 from berth.ports import Envelope
 from berth.runtime import decoding
@@ -18,6 +19,7 @@ from berth.subjects import Subject
 from berth.wire import codec
 from berth_agent.reporting import NodeReport, RegistrationRefused, Surroundings, leave_all, report_all
 from berth_agent.simulated import simulated_nodes
+from berth_agent.workloads import Remembered
 from tests.nats_fixture import RealServer, real_server
 
 pytestmark = pytest.mark.nats
@@ -36,7 +38,9 @@ class PlayedScheduler:
         self.heard: dict[str, asyncio.Queue[Any]] = {}
         self.registered = False
         self.allocations: list[dict[str, Any]] = []
+        self.unknown = Refusal(code=RefusalCode.RULE, detail="it is lost")
         self.refusal: Refusal | None = None
+        self.on_register: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
         for subject in ASKED:
@@ -59,15 +63,22 @@ class PlayedScheduler:
 
     def _answer(self, subject: Subject) -> NodeAnswer:
         if subject is subjects.NODE_REGISTER:
+            self.on_register()
             self.registered = self.refusal is None
-            return NodeAnswer(refusal=self.refusal, heartbeat_ms=1_000)
+            return NodeAnswer(refusal=self.refusal, heartbeat_ms=1_000, sequence=Sequence(7))
         if subject is subjects.NODE_ALLOCATIONS and not self.registered:
-            return NodeAnswer(refusal=Refusal(code=RefusalCode.NOT_FOUND, detail="register first"))
-        return NodeAnswer(heartbeat_ms=1_000, allocations=tuple(self.allocations))
+            return NodeAnswer(refusal=self.unknown, sequence=Sequence(7))
+        return NodeAnswer(heartbeat_ms=1_000, sequence=Sequence(7), allocations=tuple(self.allocations))
 
     async def next(self, subject: Subject) -> Any:
         async with asyncio.timeout(20):
             return await self.heard[subject.name].get()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 nobody tells
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture
@@ -76,7 +87,13 @@ async def scheduler(real_server: RealServer) -> PlayedScheduler:
 
 
 @pytest.fixture
-async def report(real_server: RealServer) -> NodeReport:
+def machine() -> set[str]:
+    """What runs on the machine, whatever becomes of its agent."""
+    return set()
+
+
+@pytest.fixture
+async def report(real_server: RealServer, machine: set[str]) -> NodeReport:
     bus = await real_server.connect("agent")
     around = Surroundings(
         bus=bus,
@@ -86,7 +103,7 @@ async def report(real_server: RealServer) -> NodeReport:
         dice=random.Random(1),
         registering=asyncio.Semaphore(1),
     )
-    return NodeReport(NODE, around)
+    return NodeReport(NODE, around, Remembered(machine))
 
 
 @pytest.fixture
@@ -128,6 +145,68 @@ async def test_a_node_that_is_no_longer_known_registers_again(
 
     await scheduler.next(subjects.NODE_REGISTER)
     assert not reporting.done()
+
+
+async def test_what_is_placed_here_is_started_and_what_is_not_is_stopped(
+    scheduler: PlayedScheduler, reporting: asyncio.Task[None], machine: set[str]
+) -> None:
+    scheduler.allocations = [{"id": "team-a/web.0", "state": "placed"}]
+    await scheduler.open()
+    await until(lambda: machine == {"team-a/web.0"})
+
+    scheduler.allocations = [{"id": "team-a/db.0", "state": "placed"}]
+
+    await until(lambda: machine == {"team-a/db.0"})
+    assert not reporting.done()
+
+
+async def test_a_node_that_was_lost_stops_what_runs_before_it_registers_again(
+    scheduler: PlayedScheduler, report: NodeReport, machine: set[str]
+) -> None:
+    machine.add("team-a/web.0")  # an agent was killed here; by now it runs elsewhere
+    await scheduler.open()
+    ran: list[set[str]] = []
+    scheduler.on_register = lambda: ran.append(set(machine))
+
+    task = asyncio.create_task(report_all([report]))
+    await scheduler.next(subjects.NODE_REGISTER)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert ran == [set()]
+
+
+async def test_an_agent_that_starts_again_while_its_node_is_still_counted_on_keeps_what_runs(
+    scheduler: PlayedScheduler, report: NodeReport, machine: set[str]
+) -> None:
+    machine |= {"team-a/web.0", "team-a/gone.0"}
+    scheduler.registered = True
+    scheduler.allocations = [{"id": "team-a/web.0", "state": "placed"}]
+    await scheduler.open()
+    ran: list[set[str]] = []
+    scheduler.on_register = lambda: ran.append(set(machine))
+
+    task = asyncio.create_task(report_all([report]))
+    await scheduler.next(subjects.NODE_REGISTER)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert ran == [{"team-a/web.0"}]
+
+
+async def test_a_node_that_was_removed_stops_what_runs_and_stays_away(
+    scheduler: PlayedScheduler, report: NodeReport, reporting: asyncio.Task[None], machine: set[str]
+) -> None:
+    scheduler.allocations = [{"id": "team-a/web.0", "state": "placed"}]
+    await scheduler.open()
+    await until(lambda: machine == {"team-a/web.0"})
+
+    scheduler.unknown = Refusal(code=RefusalCode.NOT_FOUND, detail="there is no such node any more")
+    scheduler.registered = False
+
+    async with asyncio.timeout(30):
+        await reporting
+    assert (machine, report.removed, scheduler.heard["node_register"].qsize()) == (set(), True, 1)
 
 
 async def test_what_is_to_stop_has_stopped(scheduler: PlayedScheduler, reporting: asyncio.Task[None]) -> None:

@@ -39,7 +39,7 @@ from berth.messages.documents import (
     ReservationDocument,
     time_text,
 )
-from berth.messages.node_commands import SetNode
+from berth.messages.node_commands import RemoveNode, SetNode
 from berth.messages.requests import REQUEST_LIST, Request
 from berth_cell.cell import Cell, Step
 from berth_cell.seed import Dated, of_document
@@ -238,12 +238,18 @@ def _leave(cell: Cell, names: list[str], _words: Words) -> None:
 
 
 def _set(*, schedulable: bool | None = None, draining: bool | None = None) -> Play:
-    def play(cell: Cell, names: list[str], _words: Words) -> None:
+    def play(cell: Cell, names: list[str], words: Words) -> None:
+        deadline = int(words["deadline"]) if "deadline" in words else None
         for name in names:
-            change = SetNode(node=NodeId(name), schedulable=schedulable, draining=draining)
+            change = SetNode(node=NodeId(name), schedulable=schedulable, draining=draining, deadline_seconds=deadline)
             cell.ask(subjects.ADMIN_NODE, change)
 
     return play
+
+
+def _remove(cell: Cell, names: list[str], words: Words) -> None:
+    for name in names:
+        cell.ask(subjects.ADMIN_NODE, RemoveNode(node=NodeId(name), force=bool(words.get("force"))))
 
 
 def _silence(cell: Cell, names: list[str], _words: Words) -> None:
@@ -301,6 +307,8 @@ COMMANDS: dict[str, Play] = {
     "cordon": _set(schedulable=False),
     "uncordon": _set(schedulable=True),
     "drain": _set(draining=True),
+    "undrain": _set(schedulable=True, draining=False),
+    "remove": _remove,
     "silence": _silence,
     "quota": _quota,
     "reserve": _reserve,

@@ -42,7 +42,7 @@ from berth.messages.events import (
     ReservationHeld,
     Transaction,
 )
-from berth.messages.node_commands import SetNode
+from berth.messages.node_commands import RemoveNode, SetNode
 from berth.messages.reasons import Reason, sentence
 from berth.messages.reservation_events import EndCause
 from berth_cell.cell import Step
@@ -94,7 +94,9 @@ def _asked(body: object) -> str:
         case NodeLeave(node=node):
             return f"NodeLeave {node}"
         case SetNode(node=node):
-            return f"SetNode {node} {_said(body, 'schedulable', 'draining')}"
+            return f"SetNode {node} {_said(body, 'schedulable', 'draining', 'deadline_seconds')}"
+        case RemoveNode(node=node, force=force):
+            return f"RemoveNode {node}" + (" by force" if force else "")
         case ApplyQuotas(quotas=quotas):
             return "ApplyQuotas " + ", ".join(quota.namespace for quota in quotas)
         case CreateReservation(reservation=reservation):
@@ -192,7 +194,8 @@ def _matters(event: Event, began_ms: int) -> str:
         case NodeRegistered(node=node) | NodeLost(node=node) | NodeLeft(node=node):
             return str(node)
         case NodeChanged(node=node) as changed:
-            return f"{node} {_said(changed, 'schedulable', 'draining')}"
+            by = "" if changed.drain_until is None else f" by {moment(changed.drain_until, began_ms)}"
+            return f"{node} {_said(changed, 'schedulable', 'draining')}{by}"
         case ReservationCreated(reservation=body):
             return body.id
         case ReservationHeld(reservation=name, nodes=nodes, because=because):

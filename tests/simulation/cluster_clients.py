@@ -192,7 +192,7 @@ def drawn_nodes(dice: Random) -> list[NodeDocument]:
 
 
 async def operate(network: SimulatedNetwork, dice: Random, *, seconds: float, commands: int) -> None:
-    """Quotas up and down, nodes cordoned and drained, reservations made and cancelled, one after the other."""
+    """Quotas up and down, nodes cordoned, drained and removed, reservations made and cancelled, one after the other."""
     cluster = Cluster(network.bus("admin"), NoSpans())
     await cluster.open()
     try:
@@ -211,8 +211,11 @@ async def _once(cluster: Cluster, dice: Random, number: int) -> None:
         lambda: cluster.set_node(SetNode(node=node, schedulable=False)),
         lambda: cluster.set_node(SetNode(node=node, schedulable=True)),
         lambda: cluster.set_node(SetNode(node=node, schedulable=True)),
-        lambda: cluster.set_node(SetNode(node=node, draining=True)),
+        lambda: cluster.nodes.drain(node, deadline_seconds=dice.choice((None, 0, 1, 3, 6))),
+        lambda: cluster.nodes.drain(node, deadline_seconds=dice.randint(0, 6)),
         lambda: cluster.set_node(SetNode(node=node, draining=False)),
+        lambda: cluster.nodes.remove(node, force=dice.random() < 0.4),
+        lambda: cluster.nodes.uncordon(node),
         lambda: cluster.apply_quotas(drawn_quotas(dice)),
         lambda: cluster.apply_quotas(drawn_quotas(dice)),
         lambda: cluster.remove_quota(namespace=dice.choice(NAMESPACES)),

@@ -21,8 +21,10 @@ from berth.adapters.jetstream_ledger import JetStreamLedger, LedgerSettings
 from berth.adapters.replies import Replies
 from berth.adapters.request_queue import JetStreamQueue
 from berth.effects import Identity
+from berth.ids import NodeId
 from berth.messages.documents import NodeDocument
 from berth.messages.events import Transaction
+from berth.model.cluster import AllocationState
 from berth.model.ledger import State
 from berth.runtime.logs import TextLines
 from berth.runtime.runner import Runner, Surroundings
@@ -33,6 +35,7 @@ from berth.sim.snapshots import SimulatedSnapshots, at_once
 from berth.sim.virtual_time import SimulatedClock
 from berth.subjects import REQUEST, REQUESTS_STREAM
 from berth_agent.reporting import NodeReport, surroundings
+from berth_agent.workloads import Remembered
 from berth_quota.service import QuotaService
 from berth_reservation.service import ReservationService
 from berth_scheduler.service import SchedulerService
@@ -92,7 +95,8 @@ class Problems(logging.Handler):
 class ClusterWorld:
     """Made in a running virtual-time loop. `services`: who runs, by the name of the process.
 
-    `skew_ms`: how far each machine's clock may be off.
+    `skew_ms`: how far each machine's clock may be off. `machines`: what runs on each node, which its agent's death
+    does not end.
     """
 
     seed: int
@@ -103,6 +107,7 @@ class ClusterWorld:
     processes: dict[str, Process] = field(default_factory=dict[str, Process])
     agents: dict[str, Agent] = field(default_factory=dict[str, Agent])
     nodes: dict[str, NodeDocument] = field(default_factory=dict[str, NodeDocument])
+    machines: dict[str, set[str]] = field(default_factory=dict[str, "set[str]"])
     snapshots: SimulatedSnapshots = field(default_factory=SimulatedSnapshots)
     """Of the services, which share them; each raft node has its own."""
     _starts: int = 0
@@ -195,8 +200,15 @@ class ClusterWorld:
         bus = self.network.bus("agent")
         replies = await Replies.open(bus, f"{bus.inbox}.agent")
         around = surroundings(bus, replies, session=f"s{self._starts}", ask_every_ms=2_000)
-        report = NodeReport(self.nodes[node], around)
+        report = NodeReport(self.nodes[node], around, Remembered(self.machines.setdefault(node, set())))
         self.agents[node] = Agent(bus=bus, task=asyncio.create_task(report.run(), name=f"agent of {node}"))
+
+    async def bring_back(self) -> None:
+        """Agents whose node was removed are started again, as by somebody who wants it in the cluster after all."""
+        for node, agent in list(self.agents.items()):
+            if agent.task.done() and agent.task.exception() is None:
+                agent.bus.crash()
+                await self.start_agent(node)
 
     async def crash_agent(self, node: str) -> None:
         agent = self.agents.pop(node)
@@ -240,6 +252,7 @@ class ClusterWorld:
         give_up = loop.time() + PATIENCE_SECONDS
         last, since = 0, loop.time()
         while loop.time() < give_up:
+            await self.bring_back()
             stored = len(self.records)
             if stored != last or self._why_not_quiet() is not None:
                 last, since = stored, loop.time()
@@ -261,6 +274,14 @@ class ClusterWorld:
         for key in state.queue.waiting:
             if state.queue.requests[key].request.queue_deadline_seconds is not None:
                 return f"{key} has not passed its queue deadline"
+        for node, machine in self.machines.items():
+            there = state.cluster.on_node(NodeId(node)).values()
+            placed = {f"{one.namespace}/{one.id}" for one in there if one.state is AllocationState.PLACED}
+            if machine != placed:
+                return f"{sorted(machine)} runs on {node}, where the ledger has {sorted(placed)}"
+            drain = state.cluster.nodes[NodeId(node)].drain if node in state.cluster.nodes else None
+            if placed and drain is not None and drain.until is not None:
+                return f"the drain of {node} has not come to its deadline"
         return next((f"{name} is not over" for name in state.reservations.open), None)
 
 

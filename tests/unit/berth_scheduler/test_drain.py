@@ -1,10 +1,11 @@
 """Draining a node: what runs there moves, each request in one transaction, and only when it has another place."""
 
 from berth.ids import NodeId
-from berth.messages.events import AllocationsEnded, AllocationsReleasing, How, RequestPlaced
+from berth.messages.events import AllocationsEnded, AllocationsReleasing, Event, How, NodeChanged, RequestPlaced
 from berth.messages.reasons import ReasonCode
 from berth.model.cluster import AllocationState
 from tests.builders import HOUR, SECOND, T0, a_node, a_quota, a_request, a_reservation, activated, ended, placed
+from tests.unit.berth_scheduler.evicting import URGENT, asked, low
 from tests.unit.berth_scheduler.stage import Stage, attempt_of, item
 
 WEB = a_request("web", cpu=1_000)
@@ -165,6 +166,21 @@ def test_work_that_arrives_during_a_drain_goes_elsewhere_and_a_stopped_drain_mov
     assert stage.leader.state.cluster.nodes[NodeId("n2")].draining is False
     stage.advance(1_000, beating=ALL)
     assert stage.where(WEB) in (["n1"], ["n2"])
+
+
+def test_what_a_proposal_in_flight_would_evict_is_not_moved_as_well() -> None:
+    stage = Stage(a_node("n1", cpu=4_000), a_node("n2", cpu=2_000), placed(low("victim", cpu=2_000), "n1"))
+    stage.evaluate(asked(URGENT))
+    stage.settle()
+    assert stage.offered_nodes() == [["n1"]]
+    stage.leader.happened((Event(NodeChanged(node=NodeId("n1"), draining=True)),), at=stage.now)
+    stage.fold()
+
+    stage.settle()
+    assert len(stage.offers) == 1, "its victim may be gone any moment"
+    stage.advance(1_000, beating=ALL)
+
+    assert stage.where(low("victim", cpu=2_000)) == ["n2"], "the leader refused the eviction, and it moved"
 
 
 def test_two_schedulers_drain_one_node_and_each_allocation_moves_once() -> None:
