@@ -91,12 +91,11 @@ def _asked(body: object) -> str:
             return "Nudge: somebody should be active"
         case NodeRegister(node=node):
             return f"NodeRegister {node.id}"
-        case NodeLeave(node=node):
-            return f"NodeLeave {node}"
+        case NodeLeave(node=node) | RemoveNode(node=node):
+            forced = isinstance(body, RemoveNode) and body.force
+            return f"{type(body).__name__} {node}" + (" by force" if forced else "")
         case SetNode(node=node):
             return f"SetNode {node} {_said(body, 'schedulable', 'draining', 'deadline_seconds')}"
-        case RemoveNode(node=node, force=force):
-            return f"RemoveNode {node}" + (" by force" if force else "")
         case ApplyQuotas(quotas=quotas):
             return "ApplyQuotas " + ", ".join(quota.namespace for quota in quotas)
         case CreateReservation(reservation=reservation):
