@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 from berth.ids import Namespace
 from berth.messages.commands import Grant
-from berth.messages.documents import EVICTIONS_MAX
+from berth.messages.documents import EVICTIONS_MAX, Use
 from berth.messages.events import Wake, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
-from berth.messages.requests import Request
+from berth.messages.requests import Borrow, Request
 from berth.model.charging import quota_scope
 from berth.model.claims import claim_of, has_debtors, may_reclaim
-from berth.model.entitlement import Assumption, is_stopped, never, shortfall
+from berth.model.entitlement import Assumption, is_stopped, never, shortfall, shortfall_of
 from berth.model.feasibility import reservation_reason
 from berth.model.ledger import State
 from berth.model.priorities import Priorities
 from berth.model.victims import candidates, may_preempt, tier_of
-from berth.resources import NOTHING, Resources
+from berth.resources import NOTHING, Resources, resources
 
 NO_GRANT = Grant()
 
@@ -77,7 +77,7 @@ def judge(
     if request.reservation is not None:
         reason = reservation_reason(state, request)
         if reason is None:
-            return Admit(NOTHING)  # the reservation has paid already; drawing moves, never charges twice
+            return _drawing(state, request, _amount(request, missing))
         reason = reason.model_copy(update={"nodes": len(state.cluster.nodes)})  # it is so on every node
         if reason.code is not ReasonCode.RESERVATION_NOT_ACTIVE:
             return Reject((reason,))
@@ -107,6 +107,22 @@ def behind(head: Request) -> Queue:
 def wakes_on(state: State, request: Request, wake: tuple[Wake, ...]) -> tuple[Wake, ...]:
     """`wake`, and what makes it worth while to look for work above soft again, where it may take that back."""
     return (*wake, Wake(on=WakeOn.RECLAIM)) if may_reclaim(state, request) else wake
+
+
+def _drawing(state: State, request: Request, amount: Resources) -> Admit | Queue:
+    """The reservation has paid already; drawing moves, never charges twice. What it takes beyond that (R95) is charged
+    to the reservation's namespace: what it does not reserve, and with aligned use more than it has left.
+    """
+    assert request.reservation is not None
+    reservation = state.reservations.reservations[request.reservation]
+    beyond = amount.beyond(state.reservations.undrawn(reservation))
+    if reservation.body.use is Use.RESTRICTED:
+        reserved = dict(reservation.body.resources.dimensions())
+        beyond = resources({name: more for name, more in beyond.dimensions() if name not in reserved})
+    may_borrow = request.borrow is Borrow.ALLOWED
+    reasons = shortfall_of(state, reservation.namespace, beyond, may_borrow=may_borrow)
+    wake = (Wake(on=WakeOn.RESERVATION, name=reservation.id), Wake(on=WakeOn.CAPACITY), Wake(on=WakeOn.QUOTA))
+    return Queue(reasons, wake) if reasons else Admit(NOTHING)
 
 
 def _grant(state: State, request: Request, missing: int, *, quota_short: bool = False) -> Grant:
