@@ -100,11 +100,13 @@ def _plain(line: str) -> str:
 
 DATA_KEYS = frozenset(
     {
+        "ahead_because",
         "attributes",
         "available",
         "borrowed",
         "borrowed_from",
         "burst",
+        "capacity",
         "data",
         "extended",
         "formula",
