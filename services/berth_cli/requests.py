@@ -178,11 +178,17 @@ def requests(
             row["status"],
             row["attempt"],
             row["queue_position"],
+            _after(row["ahead"]),
             ", ".join(str(reason["code"]) for reason in row["reasons"]) or None,
         )
         for row in rows
     ]
-    print_lines(*table(("namespace", "id", "status", "attempt", "position", "reasons"), shown))
+    print_lines(*table(("namespace", "id", "status", "attempt", "position", "after", "reasons"), shown))
+
+
+def _after(ahead: list[dict[str, Any]]) -> str | None:
+    """Who is directly before it in the queue, and why."""
+    return f"{ahead[-1]['namespace']}/{ahead[-1]['id']} ({ahead[-1]['because']})" if ahead else None
 
 
 async def _rows(cluster: Cluster, names: list[str]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from berth.model.fragmentation import Usage, group_of, grouped, total, usage_by_
 from berth.model.ledger import State
 from berth.model.reservation import ReservationState
 from berth.resources import Resources
+from berth_console.queue_gauges import queue_gauges, quota_gauges
 from berth_console.web.read_models import Gauge, Overview
 
 
@@ -70,6 +71,8 @@ def gauges(state: State, grouped_by: Iterable[str] = ()) -> Iterator[Gauge]:
     for namespace in sorted(state.quotas.used):
         yield from _by_dimension("berth.quota.used", "namespace", namespace, state.quotas.used_by(namespace))
     yield Gauge("berth.quota.drift", (), sum(usage_drift(state).values()))
+    yield from quota_gauges(state)
+    yield from queue_gauges(state)
 
 
 def _reservation_gauges(state: State) -> Iterator[Gauge]:

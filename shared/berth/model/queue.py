@@ -70,6 +70,11 @@ class RequestState(NamedTuple):
         return RequestState._make(fields)
 
     @property
+    def waiting_since(self) -> int:
+        """Of a queued request: when it was submitted, or when what it ran on was taken from it."""
+        return self.decided_at if self.allocations else self.submitted_at
+
+    @property
     def is_settled(self) -> bool:
         return self.status in SETTLED
 

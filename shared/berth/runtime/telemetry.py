@@ -239,6 +239,12 @@ GAUGES: dict[str, tuple[str, str]] = {
     "berth.reservation.free": ("1", "What an active reservation has left to draw, by dimension."),
     "berth.quota.used": ("1", "Usage of a namespace, by dimension, in the dimension's unit."),
     "berth.quota.drift": ("1", "By how much a recount over live allocations differs from what is counted; must be 0."),
+    "berth.quota.guaranteed": ("1", "Usage within soft, by namespace and dimension, in the dimension's unit."),
+    "berth.quota.borrowed": ("1", "Usage above soft that others of the tree lend, by namespace and dimension."),
+    "berth.quota.burst": ("1", "Usage above soft that nobody lends, by namespace and dimension."),
+    "berth.quota.share": ("1", "Dominant share of a namespace of what its tree could lend, weighted (R71)."),
+    "berth.queue.length": ("{request}", "Queued requests by namespace and first reason."),
+    "berth.queue.time": ("s", "How long queued requests have waited, by namespace: the longest, and the mean."),
 }
 """Computed from state when they are read, never counted up: unit and meaning by name."""
 
