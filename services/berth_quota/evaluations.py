@@ -22,7 +22,7 @@ from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
 from berth.model.ledger import State
 from berth.model.queue import RequestState
-from berth_quota.admission import Admit, Queue, Reject, Ruling, same_reasons
+from berth_quota.admission import Admit, Queue, Reject, Ruling, evicting_wakes_on, same_reasons
 from berth_quota.bounds import Bounds
 from berth_quota.growth import wants_more
 from berth_quota.inflight import InFlight, Sent
@@ -152,7 +152,8 @@ class Evaluations:
             case Verdict.UNPLACEABLE:
                 reasons = outcome.reasons or (Reason(code=ReasonCode.INFEASIBLE),)
                 judged_at = self._state.sequence if outcome.evaluated_at is None else outcome.evaluated_at
-                self._no_place(lane, waiting, reasons, outcome.wake or ANYTHING, judged_at)
+                wake = evicting_wakes_on(waiting.request, outcome.wake or ANYTHING)
+                self._no_place(lane, waiting, reasons, wake, judged_at)
                 self._land(sent, failed=True)
             case Verdict.CONTENDED:
                 waiting.alone, sent.asked = True, ""
