@@ -107,6 +107,10 @@ test-real: $(DEVELOPMENT) browser
 sim: $(DEVELOPMENT) ## The simulation: SEED="41 97" runs these, SEEDS=5000 that many, 200 else [1 min]
 	@SEEDS=$${SEEDS:-200} $(PYTEST) -q tests/simulation
 
+.PHONY: operations
+operations: $(DEVELOPMENT) ## 10,000 random operations on requests, quotas and nodes, each recounted; SEED="41 97" runs these [10 min]
+	@OPERATIONS=$${OPERATIONS:-10000} SEED="$${SEED:-1}" $(PYTEST) -q tests/simulation/test_quota_operations.py
+
 .PHONY: scenarios
 scenarios: $(DEVELOPMENT) ## The scenario traces; REWRITE=1 writes them again: explain every line that changes [5 s]
 	@REWRITE=$(REWRITE) $(PYTEST) -q tests/scenarios

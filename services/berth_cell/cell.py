@@ -36,7 +36,7 @@ from berth.messages.requests import Request
 from berth.model.ledger import State
 from berth.wire.codec import RecordHead, decode_proposal, decode_record, encode_event, encode_proposal, encode_record
 from berth_cell.seed import Dated
-from berth_quota.bounds import USUAL
+from berth_quota.bounds import DAY_MS, USUAL
 from berth_quota.service import QuotaService
 from berth_raft.commit import Answer, Committer, barrier, first_record
 from berth_reservation.service import ReservationService
@@ -47,6 +47,7 @@ CLIENT = "client"
 STEPS_MAX = 1_000_000
 """More than this without rest is a loop between services: a bug that must not hang its caller."""
 ANSWERED_WITHIN_MS = 10_000
+NEVER_MS = 1_000 * 365 * DAY_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +68,19 @@ class Cell:
     `watch` is told every step. Agents of ready nodes beat while time passes, but for those in `silent`.
     """
 
-    def __init__(self, *, at_ms: int, seed: str = "", history: Listing[Dated] = (), drives_queued: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        at_ms: int,
+        seed: str = "",
+        history: Listing[Dated] = (),
+        drives_queued: bool = True,
+        sweep_ms: int = NEVER_MS,
+    ) -> None:
         """`history` is folded as it stands (see `seed`), without effects; then the services start.
 
-        Without `drives_queued` what is queued stays so, whatever happens.
+        Without `drives_queued` what is queued stays so, whatever happens. `sweep_ms`: how often quota looks whether
+        somebody waits who should have been woken.
         """
         self.watch: Callable[[Step], None] = _unwatched
         self.silent: set[NodeId] = set()
@@ -80,7 +90,7 @@ class Cell:
         self.decisions: dict[RequestKey, Decision] = {}
         self.unacknowledged: dict[int, Delivery] = {}
         self.dead_letters: list[DeadLetter] = []
-        bounds = replace(USUAL, drives_queued=drives_queued)
+        bounds = replace(USUAL, drives_queued=drives_queued, sweep_ms=sweep_ms)
         self.quota = QuotaService(Identity(user="quota-1", boot="cell"), bounds)
         self.scheduler = SchedulerService(Identity(user="scheduler-1", boot="cell"), seed=seed)
         self.reservation = ReservationService(Identity(user="reservation-1", boot="cell"))

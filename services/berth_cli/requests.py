@@ -178,7 +178,7 @@ def requests(
             row["status"],
             row["attempt"],
             row["queue_position"],
-            _after(row["ahead"]),
+            _behind(row["ahead"]),
             ", ".join(str(reason["code"]) for reason in row["reasons"]) or None,
         )
         for row in rows
@@ -186,7 +186,7 @@ def requests(
     print_lines(*table(("namespace", "id", "status", "attempt", "position", "after", "reasons"), shown))
 
 
-def _after(ahead: list[dict[str, Any]]) -> str | None:
+def _behind(ahead: list[dict[str, Any]]) -> str | None:
     """Who is directly before it in the queue, and why."""
     return f"{ahead[-1]['namespace']}/{ahead[-1]['id']} ({ahead[-1]['because']})" if ahead else None
 

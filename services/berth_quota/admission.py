@@ -131,11 +131,16 @@ def _drawing(state: State, request: Request, amount: Resources) -> Admit | Queue
 def evicting_wakes_on(request: Request, wake: tuple[Wake, ...]) -> tuple[Wake, ...]:
     """`wake` of one that has no room, and what may let it evict whom it may not evict now: other limits, or somebody
     who begins to use more than its soft quota.
+
+
+def evicting_wakes_on(state: State, request: Request, wake: tuple[Wake, ...]) -> tuple[Wake, ...]:
+    """`wake` of one that has no room, and what may let it evict whom it may not evict now: other limits of its
+    namespace; where it may take back, other limits of anybody, or somebody who begins to use more than its soft quota.
     """
-    again = Wake(on=WakeOn.RECLAIM)
-    if request.preemption is RequestPreemption.NEVER or request.reservation is not None or again in wake:
+    if request.preemption is RequestPreemption.NEVER or request.reservation is not None:
         return wake
-    return (*wake, again)
+    again = Wake(on=WakeOn.RECLAIM) if may_reclaim(state, request) else ON_QUEUE[0]
+    return wake if again in wake else (*wake, again)
 
 
 def _grant(state: State, request: Request, missing: int, *, quota_short: bool = False) -> Grant:

@@ -152,7 +152,7 @@ class Evaluations:
             case Verdict.UNPLACEABLE:
                 reasons = outcome.reasons or (Reason(code=ReasonCode.INFEASIBLE),)
                 judged_at = self._state.sequence if outcome.evaluated_at is None else outcome.evaluated_at
-                wake = evicting_wakes_on(waiting.request, outcome.wake or ANYTHING)
+                wake = evicting_wakes_on(self._state, waiting.request, outcome.wake or ANYTHING)
                 self._no_place(lane, waiting, reasons, wake, judged_at)
                 self._land(sent, failed=True)
             case Verdict.CONTENDED:

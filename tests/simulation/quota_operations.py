@@ -23,6 +23,7 @@ from berth.model.queue import RequestState
 from berth.model.quota import Amounts, Quota
 from berth.resources import CPU, NOTHING, RAM, Resources
 from berth_cell.cell import Cell
+from berth_quota.bounds import USUAL
 from tests.builders import T0, a_node, a_request
 
 TEAMS = tuple(Namespace(name) for name in ("algebra", "biology", "cinema", "dance"))
@@ -43,7 +44,7 @@ CAPACITY = frozenset(
 
 
 def a_cell() -> Cell:
-    return Cell(at_ms=T0, history=[(T0, a_node("n1", cpu=8_000, ram=8_000))])
+    return Cell(at_ms=T0, sweep_ms=USUAL.sweep_ms, history=[(T0, a_node("n1", cpu=8_000, ram=8_000))])
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from berth.ids import RequestId
 from berth.messages.commands import ReleaseBatch, RequestBatch, Verdict
 from berth.messages.events import Wake, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
+from berth_quota.admission import ON_QUEUE
 from tests.builders import SECOND, TEAM_A, a_node, ended
 from tests.unit.berth_quota.settings_of_walks import a_walk, wants
 from tests.unit.berth_quota.walk import CAPACITY, NO_ROOM, Walk, verdict
@@ -101,4 +102,4 @@ def test_the_same_reasons_are_written_again_when_more_would_wake_it() -> None:
 
     assert walk.evaluated() == ["full", "web", "web", "web", "web"]
     assert walk.types_of("web") == ["RequestSubmitted", "RequestQueued", "RequestQueued"]
-    assert walk.leader.queue.requests[TEAM_A, RequestId("web")].wake == more
+    assert walk.leader.queue.requests[TEAM_A, RequestId("web")].wake == (*more, *ON_QUEUE)

@@ -6,6 +6,7 @@ from berth.ids import NodeId, RequestId, Sequence
 from berth.messages.commands import Verdict
 from berth.messages.events import Event, NodeChanged, RequestQueued, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
+from berth_quota.admission import ON_QUEUE
 from tests.builders import HOUR, T0, TEAM_A, TEAM_B, a_node, a_quota, a_reservation, activated, ended
 from tests.unit.berth_quota.settings_of_walks import a_walk, cores, wants
 from tests.unit.berth_quota.walk import CAPACITY, NO_ROOM, Walk, outcome_of, verdict
@@ -53,7 +54,7 @@ def test_what_a_scheduler_found_unplaceable_is_queued_in_its_words() -> None:
     walk = a_full_walk(waiting=1)
 
     queued = queued_event(walk, "web-00")
-    assert (queued.reasons, queued.wake, queued.evaluated_at) == (NO_ROOM, CAPACITY, 2)
+    assert (queued.reasons, queued.wake, queued.evaluated_at) == (NO_ROOM, (*CAPACITY, *ON_QUEUE), 2)
 
 
 @pytest.mark.parametrize("change", ["release", "limit", "removal"])
