@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from berth.ids import Namespace
 from berth.model import entitlement
 from berth.model.ledger import State
+from berth.model.loans import loans
 from berth_console.web.read_models import Gauge
 
 INFINITE = float("inf")
@@ -39,6 +40,12 @@ def quota_gauges(state: State) -> Iterator[Gauge]:
         yield from _amounts("berth.quota.borrowed", namespace, found.borrowed)
     for namespace, found in classed.items():
         yield from _amounts("berth.quota.burst", namespace, found.burst)
+    lent: Counter[tuple[str, str]] = Counter()
+    for loan in loans(state):
+        if not loan.is_cohort:
+            lent[loan.lender, loan.dimension] += loan.amount
+    for (namespace, dimension), amount in sorted(lent.items()):
+        yield Gauge("berth.quota.lent", (("dimension", dimension), ("namespace", namespace)), amount)
     for namespace in classed:
         permille = entitlement.share(state, namespace).permille
         share = INFINITE if permille is None else permille / 1000

@@ -242,6 +242,7 @@ GAUGES: dict[str, tuple[str, str]] = {
     "berth.quota.guaranteed": ("1", "Usage within soft, by namespace and dimension, in the dimension's unit."),
     "berth.quota.borrowed": ("1", "Usage above soft that others of the tree lend, by namespace and dimension."),
     "berth.quota.burst": ("1", "Usage above soft that nobody lends, by namespace and dimension."),
+    "berth.quota.lent": ("1", "Quota of a namespace that others of its tree use now, by namespace and dimension."),
     "berth.quota.share": ("1", "Dominant share of a namespace of what its tree could lend, weighted (R71)."),
     "berth.queue.length": ("{request}", "Queued requests by namespace and first reason."),
     "berth.queue.time": ("s", "How long queued requests have waited, by namespace: the longest, and the mean."),

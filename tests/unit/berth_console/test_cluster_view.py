@@ -59,6 +59,7 @@ def test_usage_is_told_by_class_and_the_share_with_it() -> None:
     assert told["berth.quota.guaranteed", "cpu_millicores", TEAM_A] == 2_000
     assert told["berth.quota.borrowed", "cpu_millicores", TEAM_A] == 2_000
     assert told["berth.quota.burst", "cpu_millicores", TEAM_A] == 1_000
+    assert told["berth.quota.lent", "cpu_millicores", "lender"] == 2_000
     assert told["berth.quota.share", TEAM_A] == 0.75
 
 
