@@ -7,10 +7,7 @@ from berth.messages.commands import Grant
 from berth.messages.documents import EVICTIONS_MAX, Use
 from berth.messages.events import Wake, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
-from berth.messages.requests import Borrow, Request
-
-
-from berth.messages.requests import Request, RequestPreemption
+from berth.messages.requests import Borrow, Request, RequestPreemption
 from berth.model.charging import quota_scope
 from berth.model.claims import claim_of, has_debtors, may_reclaim
 from berth.model.entitlement import Assumption, is_stopped, never, shortfall, shortfall_of
@@ -126,11 +123,6 @@ def _drawing(state: State, request: Request, amount: Resources) -> Admit | Queue
     reasons = shortfall_of(state, reservation.namespace, beyond, may_borrow=may_borrow)
     wake = (Wake(on=WakeOn.RESERVATION, name=reservation.id), Wake(on=WakeOn.CAPACITY), Wake(on=WakeOn.QUOTA))
     return Queue(reasons, wake) if reasons else Admit(NOTHING)
-
-
-def evicting_wakes_on(request: Request, wake: tuple[Wake, ...]) -> tuple[Wake, ...]:
-    """`wake` of one that has no room, and what may let it evict whom it may not evict now: other limits, or somebody
-    who begins to use more than its soft quota.
 
 
 def evicting_wakes_on(state: State, request: Request, wake: tuple[Wake, ...]) -> tuple[Wake, ...]:
