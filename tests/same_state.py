@@ -10,7 +10,14 @@ from berth.model.tables import Table
 from berth.resources import NOTHING
 
 _PASSING = frozenset(
-    {"state.journal", "state.quotas.page", "state.quotas.at", "state.reservations.pages", "state.census"}
+    {
+        "state.journal",
+        "state.quotas.page",
+        "state.quotas.at",
+        "state.reservations.pages",
+        "state.queue.pages",
+        "state.census",
+    }
 )
 """Not state: made again by whoever wants it, or said anew with every transaction."""
 

@@ -36,10 +36,12 @@ from berth.messages.requests import Request
 from berth.model.ledger import State
 from berth.wire.codec import RecordHead, decode_proposal, decode_record, encode_event, encode_proposal, encode_record
 from berth_cell.seed import Dated
-from berth_quota.bounds import DAY_MS, USUAL
+from berth_quota.bounds import DAY_MS, USUAL, Bounds
 from berth_quota.service import QuotaService
 from berth_raft.commit import Answer, Committer, barrier, first_record
 from berth_reservation.service import ReservationService
+from berth_scheduler.limits import USUAL as USUAL_LIMITS
+from berth_scheduler.limits import Limits
 from berth_scheduler.service import SchedulerService
 
 LEADER = "cell"
@@ -76,11 +78,13 @@ class Cell:
         history: Listing[Dated] = (),
         drives_queued: bool = True,
         sweep_ms: int = NEVER_MS,
+        bounds: Bounds = USUAL,
+        limits: Limits = USUAL_LIMITS,
     ) -> None:
         """`history` is folded as it stands (see `seed`), without effects; then the services start.
 
         Without `drives_queued` what is queued stays so, whatever happens. `sweep_ms`: how often quota looks whether
-        somebody waits who should have been woken.
+        somebody waits who should have been woken. `bounds` are the quota service's, `limits` the scheduler's.
         """
         self.watch: Callable[[Step], None] = _unwatched
         self.silent: set[NodeId] = set()
@@ -90,9 +94,9 @@ class Cell:
         self.decisions: dict[RequestKey, Decision] = {}
         self.unacknowledged: dict[int, Delivery] = {}
         self.dead_letters: list[DeadLetter] = []
-        bounds = replace(USUAL, drives_queued=drives_queued, sweep_ms=sweep_ms)
+        bounds = replace(bounds, drives_queued=drives_queued, sweep_ms=sweep_ms)
         self.quota = QuotaService(Identity(user="quota-1", boot="cell"), bounds)
-        self.scheduler = SchedulerService(Identity(user="scheduler-1", boot="cell"), seed=seed)
+        self.scheduler = SchedulerService(Identity(user="scheduler-1", boot="cell"), limits=limits, seed=seed)
         self.reservation = ReservationService(Identity(user="reservation-1", boot="cell"))
         self.services: tuple[Service, ...] = (self.quota, self.scheduler, self.reservation)
         self._answers: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from typing import Any
 from berth.errors import NotFound
 from berth.ids import RequestKey
 from berth.messages.decisions import NodeVerdict
+from berth.messages.documents import time_text
 from berth.messages.events import RequestStatus
 from berth.messages.reasons import PRECEDENCE
 from berth.model.answers import decision_of
@@ -29,6 +30,7 @@ def explain(state: State, key: RequestKey, *, at_ms: int, salt: str = "") -> dic
 
     `examined`: how many nodes; `feasible` of them may take it, the rest stand in `counts` under the first of their
     reasons by precedence, so that both add up to `examined`. `best`: the scores of the best nodes, part by part.
+    `promises`: every start that it was promised, oldest first, with the cause where one was moved later (R86).
     `change`: the smallest single one that would let a request without a place be placed, or None.
 
     Raises:
@@ -50,6 +52,15 @@ def explain(state: State, key: RequestKey, *, at_ms: int, salt: str = "") -> dic
         **decision.model_copy(update={"nodes": nodes}).as_mapping(),
         **counted(nodes),
         "best": best,
+        "promises": [
+            {
+                "sequence": made.sequence,
+                "at": time_text(made.at),
+                "start": None if made.start is None else time_text(made.start),
+                "cause": None if made.cause is None else made.cause.value,
+            }
+            for made in known.promised
+        ],
         "change": None if change is None else change.as_mapping(),
     }
 

@@ -29,6 +29,7 @@ from berth.messages.events import (
     ReservationActivated,
     ReservationCreated,
     ReservationHeld,
+    StartPromised,
     Transaction,
     about,
 )
@@ -227,4 +228,9 @@ def _requests(state: State, without: frozenset[RequestKey]) -> Iterator[Dated]:
             )
         elif known.status is RequestStatus.QUEUED:
             queued = RequestQueued(reasons=known.reasons, wake=known.wake, evaluated_at=Sequence(0))
-            yield state.at, (submitted, about(key, queued, attempt=Attempt(1)))
+            said = [submitted, about(key, queued, attempt=Attempt(1))]
+            if known.promise is not None:
+                nodes = tuple(HeldOnNode(node=node, count=count) for node, count in known.promise.nodes)
+                promised = StartPromised(start=known.promise.start, nodes=nodes)
+                said.append(about(key, promised, attempt=Attempt(1)))
+            yield state.at, tuple(said)

@@ -343,3 +343,35 @@ def packing(
     print_lines(
         *table(("strategy", *columns), [(name, *(figures[one][name] for one in columns)) for name in allocated])
     )
+
+
+# --- backfill -------------------------------------------------------------------------------------------
+
+
+@app.command("backfill")
+def backfill(
+    data: Annotated[Path, typer.Option("--data", help="Where lublin_256.swf is.")] = Path("../shared/data"),
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Only the first ones.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Strict FIFO beside conservative backfill on the Lublin trace, in virtual time; skipped where it is absent."""
+    from berth_cli.backfill import measure  # the services themselves: only this benchmark needs them
+    from berth_cli.lublin import jobs as jobs_of
+    from berth_cli.lublin import missing
+
+    parameters: dict[str, Any] = {"trace": "lublin_256", "jobs": jobs}
+    if (why := missing(data)) is not None:
+        note(f"skipped: {why}")
+        _report("backfill", {**parameters, "skipped": why}, {}, {}, as_json=as_json, ratios={})
+        return
+    figures = measure(jobs_of(data, jobs))
+    ratios = {
+        f"{name}_fifo_over_backfill": round(figures[name]["fifo"] / max(1.0, figures[name]["backfill"]), 2)
+        for name in ("mean_wait_s", "mean_bounded_slowdown", "makespan_s")
+    }
+    if as_json:
+        _report("backfill", parameters, figures, {}, as_json=True, ratios=ratios)
+        return
+    columns = [name for name, by_policy in figures.items() if not isinstance(by_policy["fifo"], dict)]
+    policies = list(figures["mean_wait_s"])
+    print_lines(*table(("policy", *columns), [(one, *(figures[name][one] for name in columns)) for one in policies]))

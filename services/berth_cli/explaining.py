@@ -54,6 +54,10 @@ def explain(
         print_lines(f"{answer['examined']} nodes: {spoken}")
     if answer.get("best"):
         print_lines(*(f"  {line}" for line in score_lines(answer["best"])))
+    for made in answer.get("promises", ()):
+        cause = "" if made["cause"] is None else f", because of {made['cause']}"
+        start = "no start any more" if made["start"] is None else f"a start by {made['start']}"
+        print_lines(f"  promised at {made['sequence']}: {start}{cause}")
     if answer.get("change"):
         print_lines(f"Next: {answer['change']['sentence']}")
 

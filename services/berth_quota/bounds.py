@@ -41,6 +41,8 @@ class Bounds:
     """Of how many shapes the first is tried then."""
     window_max: int = 256
     """Queued requests of one shape that are driven at one time, once some of them were placed."""
+    promises_max: int = 64
+    """Queued requests that are promised a start at one time; those of lower priority than the next are not counted."""
     in_progress_ms: int = 3_000
     """How often a held message is said to be worked on; the consumer waits 10 s."""
     nudge_ms: int = 2_000

@@ -15,8 +15,10 @@ from berth.messages.commands import (
     EvaluationItem,
     EvaluationOutcome,
     RefusalCode,
+    StartOffer,
     Verdict,
 )
+from berth.messages.envelope import Record
 from berth.messages.events import RequestStatus, Wake, WakeOn
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Request
@@ -27,6 +29,7 @@ from berth_quota.bounds import Bounds
 from berth_quota.growth import wants_more
 from berth_quota.inflight import InFlight, Sent
 from berth_quota.lanes import Lane, Waiting
+from berth_quota.promises import Promises, renewed, wake_of
 from berth_quota.proposals import PASSING, UNMOVED_BY_NEWS, Answered, Proposals
 from berth_quota.tasks import Ruled
 from berth_quota.transactions import is_current
@@ -63,6 +66,7 @@ class Evaluations:
         self._next_id = next_id
         self._in_flight = InFlight()
         self.waitlist = Waitlist(state, self._in_flight.assumed, bounds, shape_of)
+        self.promises = Promises(state, bounds.promises_max)
         self.undecided: dict[RequestKey, Waiting] = {}
         self.moved: list[Waiting] = []
         self._later: list[tuple[int, int, bool, Lane, Waiting]] = []
@@ -101,6 +105,7 @@ class Evaluations:
         if sent is not None and sent.waiting.attempt < known.attempt:
             placed = known.status is RequestStatus.PLACED and not sent.is_accepted
             self._land(sent, failed=False if placed else None)
+        self.promises.note(known)
         if known.status is RequestStatus.PLACED:
             self.waitlist.sweep.placed(known.key)
         waiting = self.undecided.pop(known.key, None)
@@ -114,8 +119,13 @@ class Evaluations:
             self.waitlist.unqueue(known.key)
         return waiting
 
-    def news(self) -> None:
-        """The state moved on: who came back because our view was old is judged again."""
+    def news(self, record: Record, now_ms: int, *, room: bool) -> None:
+        """The state moved on: who came back because our view was old is judged again, and whose promise is concerned.
+
+        `room`: something came free.
+        """
+        for key in [*self.promises.broken(record, now_ms), *(self.promises.overdue() if room else ())]:
+            self._look_again(key)
         self.waitlist.sweep.news()
         if any(on_news for _, _, on_news, _, _ in self._later):
             back = [entry for entry in self._later if entry[2]]
@@ -123,6 +133,13 @@ class Evaluations:
             heapq.heapify(self._later)
             for _, _, _, lane, waiting in back:
                 self._come_back(lane, waiting)
+
+    def _look_again(self, key: RequestKey) -> None:
+        """Something concerns this queued request alone: it is driven, whatever it was last judged on."""
+        waiting = self.waitlist.find(key)
+        if waiting is not None:
+            waiting.judged_at = Sequence(0)
+            self.waitlist.judged(waiting)
 
     def clear(self) -> None:
         """This process is not the active one any more."""
@@ -153,7 +170,7 @@ class Evaluations:
                 reasons = outcome.reasons or (Reason(code=ReasonCode.INFEASIBLE),)
                 judged_at = self._state.sequence if outcome.evaluated_at is None else outcome.evaluated_at
                 wake = evicting_wakes_on(self._state, waiting.request, outcome.wake or ANYTHING)
-                self._no_place(lane, waiting, reasons, wake, judged_at)
+                self._no_place(lane, waiting, reasons, wake, judged_at, now_ms, outcome.earliest_start)
                 self._land(sent, failed=True)
             case Verdict.CONTENDED:
                 waiting.alone, sent.asked = True, ""
@@ -235,6 +252,8 @@ class Evaluations:
         while self._later and self._later[0][0] <= now_ms:
             _, _, _, lane, waiting = heapq.heappop(self._later)
             self._come_back(lane, waiting)
+        for key in self.promises.come_due(now_ms):
+            self._look_again(key)
         leaving = [sent for sent in self._again if self._in_flight.find(sent.key) is sent]
         self._again.clear()
         leaving += self._in_flight.overdue(now_ms)
@@ -249,7 +268,7 @@ class Evaluations:
                     self.waitlist.sent(lane, waiting)
                     admitted.append(sent)
                 case Queue(reasons=reasons, wake=wake):
-                    self._no_place(lane, waiting, reasons, wake, self._state.sequence)
+                    self._no_place(lane, waiting, reasons, wake, self._state.sequence, now_ms)
                     self.waitlist.count(lane, waiting, failed=True)
                 case Reject(reasons=reasons):
                     self._reject(lane, waiting, reasons)
@@ -268,7 +287,14 @@ class Evaluations:
         return self._in_flight.find(sent.key) is sent and not sent.is_accepted and not sent.waiting.alone
 
     def _no_place(
-        self, lane: Lane, waiting: Waiting, reasons: tuple[Reason, ...], wake: tuple[Wake, ...], judged_at: Sequence
+        self,
+        lane: Lane,
+        waiting: Waiting,
+        reasons: tuple[Reason, ...],
+        wake: tuple[Wake, ...],
+        judged_at: Sequence,
+        now_ms: int,
+        offer: StartOffer | None = None,
     ) -> None:
         """It is queued; one that is queued already for the same reasons, or that runs, is only remembered as judged,
         unless something would wake it that the ledger does not name. A sweep that nothing woke writes nothing: what
@@ -281,9 +307,12 @@ class Evaluations:
             known = self._state.queue.requests.get(waiting.key)
             if known is None or known.status is not RequestStatus.QUEUED:
                 return
-            if said or (same_reasons(known.reasons, reasons) and all(one in known.wake for one in wake)):
+            told = wake_of(waiting.request, wake, is_promised=known.promise is not None)
+            is_known = same_reasons(known.reasons, reasons) and all(one in known.wake for one in told)
+            if (said or is_known) and renewed(self._state, waiting.key, offer, now_ms) is None:
                 return
-        self._proposals.want(Ruled(waiting=waiting, lane=lane, reasons=reasons, wake=wake, evaluated_at=judged_at))
+        ruled = Ruled(waiting=waiting, lane=lane, reasons=reasons, wake=wake, evaluated_at=judged_at, offer=offer)
+        self._proposals.want(ruled)
 
     def _reject(self, lane: Lane, waiting: Waiting, reasons: tuple[Reason, ...]) -> None:
         """A queued request of which something still runs goes on waiting: only what runs nowhere is rejected."""
@@ -337,6 +366,7 @@ class Evaluations:
             digest=waiting.digest,
             attempt=waiting.attempt,
             missing=self.waitlist.missing(waiting),
+            wants_promise=self.promises.are_wanted(waiting.request),
             view=max(sent.seen, self._placed_at),
             alone=waiting.alone,
             grant=sent.grant,
@@ -347,5 +377,6 @@ class Evaluations:
         """When an evaluation runs out of time, or somebody is judged again, or may go."""
         later = self._later[0][0] if self._later else None
         next_turn = self._turns.deadline()
-        times = (later, self._in_flight.deadline(), self.waitlist.deadline() if next_turn is None else next_turn)
+        may_go = self.waitlist.deadline() if next_turn is None else next_turn
+        times = (later, self._in_flight.deadline(), may_go, self.promises.deadline())
         return min((time for time in times if time is not None), default=None)

@@ -23,11 +23,11 @@ from berth.messages.commands import (
     StopNamespace,
 )
 from berth.messages.envelope import Record
-from berth.messages.events import AllocationsReleasing, QuotaSet
+from berth.messages.events import WakeOn
 from berth.messages.requests import Request
 from berth.model.charging import usage_drift
 from berth.model.entitlement import is_stopped
-from berth.model.ledger import State
+from berth.model.ledger import ChangeKey, State
 from berth.model.queue import RequestState
 from berth.wire.codec import request_digest, request_shape
 from berth_quota.administration import Administration
@@ -38,10 +38,13 @@ from berth_quota.growth import wants_more
 from berth_quota.nudges import Nudges
 from berth_quota.proposals import Answered, Proposals
 from berth_quota.questions import Questions
+from berth_quota.records import limited, named
 from berth_quota.tasks import Release, Ruled, drains
 from berth_quota.telling import conflict, outcome
 from berth_quota.timers import Timers
 from berth_quota.transactions import is_released
+
+CAPACITY: ChangeKey = (WakeOn.CAPACITY, "")
 
 
 class QuotaService:
@@ -104,6 +107,7 @@ class QuotaService:
             if wants_more(self.state, known):
                 self._evaluations.waitlist.grow(known)
         self._timers.load()
+        self._evaluations.promises.load()
         if len(self._evaluations.waitlist):
             self._nudges.want_once()
         drift = usage_drift(self.state)
@@ -113,16 +117,17 @@ class QuotaService:
         self.state.fold(record)
         waitlist = self._evaluations.waitlist
         waitlist.changed(self._changes)
+        room = CAPACITY in self._changes
         self._changes.clear()
         effects: list[Effect] = []
-        for key, (traceparent, leaves) in _named(record).items():
+        for key, (traceparent, leaves) in named(record).items():
             known = self.state.queue.requests.get(key)
             if known is not None:  # else it was forgotten in the same record
                 effects += self._decided(known, traceparent, leaves=leaves)
-        for namespace in _limited(record):
+        for namespace in limited(record):
             if is_stopped(self.state, namespace):
                 self._stopped(namespace)
-        self._evaluations.news()
+        self._evaluations.news(record, now_ms, room=room)
         effects += [_missed(key) for key in self._evaluations.waitlist.sweep.take_found()]
         if record.elected is not None:
             self._proposals.leader_elected(now_ms)
@@ -304,6 +309,7 @@ class QuotaService:
         self.is_active = True
         self._nudges.forget()
         self._timers.load()
+        self._evaluations.promises.load()
         self._evaluations.waitlist.wake_everybody()
         for namespace in self.state.quotas.quotas:
             for task in drains(self.state, namespace):
@@ -326,7 +332,7 @@ class QuotaService:
         if self.is_active:
             effects += self._drive(now_ms)
         else:
-            if self._timers.is_late(now_ms):
+            if self._timers.is_late(now_ms) or self._evaluations.promises.come_due(now_ms - self._bounds.nudge_ms):
                 self._nudges.want_once()
             effects += self._nudges.due(now_ms)
         effects += self._administration.drive(now_ms)
@@ -350,6 +356,7 @@ class QuotaService:
     def deadline(self) -> int | None:
         times = [self._administration.deadline(), self._questions.deadline()]
         timer = self._timers.deadline()
+        start = self._evaluations.promises.deadline()
         if self.is_active:
             times += [
                 self._evaluations.deadline(),
@@ -359,34 +366,13 @@ class QuotaService:
                 0 if self._notices else None,
             ]
         else:
-            times += [self._nudges.deadline(), None if timer is None else timer + self._bounds.nudge_ms]
+            late = [time + self._bounds.nudge_ms for time in (timer, start) if time is not None]
+            times += [self._nudges.deadline(), *late]
         return min((time for time in times if time is not None), default=None)
-
-
-def _named(record: Record) -> dict[RequestKey, tuple[str | None, bool]]:
-    """The requests that a record decides about: in whose trace, and whether any of it is releasing."""
-    named: dict[RequestKey, tuple[str | None, bool]] = {}
-    for transaction in record.transactions:
-        for event in transaction:
-            key = event.key
-            if key is not None:
-                before = named.get(key, (None, False))
-                named[key] = (
-                    event.traceparent or before[0],
-                    before[1] or isinstance(event.data, AllocationsReleasing),
-                )
-    return named
 
 
 def _missed(key: RequestKey) -> Note:
     return Note(name="wakeup_missed", fields={"namespace": key[0], "request": key[1]})
-
-
-def _limited(record: Record) -> list[Namespace]:
-    """The namespaces that got a quota."""
-    events = (event for transaction in record.transactions for event in transaction)
-    found = dict.fromkeys(event.namespace for event in events if isinstance(event.data, QuotaSet))
-    return [namespace for namespace in found if namespace is not None]
 
 
 def _says_unknown(answered: Answered) -> bool:

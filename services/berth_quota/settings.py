@@ -21,6 +21,8 @@ class QuotaSettings(ServiceSettings):
     """Requests that schedulers work on at one time; what is beyond waits in order."""
     failures_max: Annotated[int, Field(ge=1)] = USUAL.failures_max
     """Wake-ups of one shape of request stop after this many failures in a row."""
+    promises_max: Annotated[int, Field(ge=0)] = USUAL.promises_max
+    """Queued requests that are promised a start at one time (backfill respects them); 0 promises nothing."""
     retention_days: Annotated[int, Field(ge=1, le=3_650)] = USUAL.retention_ms // DAY_MS
     """Settled requests are known this long; a resubmission after that is a new request."""
 
@@ -31,5 +33,6 @@ class QuotaSettings(ServiceSettings):
             proposal_ms=self.proposal_ms,
             in_flight_max=self.in_flight_max,
             failures_max=self.failures_max,
+            promises_max=self.promises_max,
             retention_ms=self.retention_days * DAY_MS,
         )

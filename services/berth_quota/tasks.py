@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from berth.ids import Namespace, RequestId, RequestKey, Sequence
+from berth.messages.commands import StartOffer
 from berth.messages.documents import StopPolicy
 from berth.messages.events import Transaction, Wake
 from berth.messages.reasons import Reason
@@ -11,6 +12,7 @@ from berth.model.cluster import AllocationState
 from berth.model.ledger import State
 from berth_quota import transactions
 from berth_quota.lanes import Lane, Waiting
+from berth_quota.promises import renewed, wake_of
 from berth_quota.proposals import EVENT_BYTES
 
 NAME_BYTES = 80
@@ -19,13 +21,17 @@ NAME_BYTES = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruled:
-    """One request is queued, or rejected where `wake` is empty. Made for one attempt: refused, it is judged anew."""
+    """One request is queued, or rejected where `wake` is empty. Made for one attempt: refused, it is judged anew.
+
+    `offer`: the start that it may be promised.
+    """
 
     waiting: Waiting
     lane: Lane
     reasons: tuple[Reason, ...]
     wake: tuple[Wake, ...] = ()
     evaluated_at: Sequence = Sequence(0)
+    offer: StartOffer | None = None
 
     @property
     def id(self) -> Hashable:
@@ -33,15 +39,18 @@ class Ruled:
 
     @property
     def size(self) -> int:
-        return self.waiting.size + EVENT_BYTES * len(self.reasons)
+        nodes = len(self.offer.nodes) if self.offer is not None else 0
+        return self.waiting.size + EVENT_BYTES * len(self.reasons) + (NAME_BYTES + 20) * nodes
 
     def transaction(self, state: State, now_ms: int) -> Transaction | None:
-        del now_ms
         if not transactions.is_current(state, self.waiting):
             return None
         if not self.wake:
             return transactions.rejection(self.waiting, self.reasons)
-        return transactions.queueing(self.waiting, self.reasons, self.wake, self.evaluated_at)
+        promise = renewed(state, self.waiting.key, self.offer, now_ms)
+        is_promised = self.waiting.key in state.queue.promised if promise is None else promise.start is not None
+        wake = wake_of(self.waiting.request, self.wake, is_promised=is_promised)
+        return transactions.queueing(self.waiting, self.reasons, wake, self.evaluated_at, promise)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from berth.messages.events import (
     RequestsForgotten,
     RequestStatus,
     RequestSubmitted,
+    StartPromised,
     Transaction,
     Wake,
     WakeOn,
@@ -47,11 +48,17 @@ STATUS_AFTER: dict[How, RequestStatus] = {
 
 
 def queueing(
-    waiting: Waiting, reasons: tuple[Reason, ...], wake: tuple[Wake, ...], evaluated_at: Sequence
+    waiting: Waiting,
+    reasons: tuple[Reason, ...],
+    wake: tuple[Wake, ...],
+    evaluated_at: Sequence,
+    promise: StartPromised | None = None,
 ) -> Transaction:
     """It cannot be placed as things stood at `evaluated_at`; any one of `wake` may change that."""
     queued = RequestQueued(reasons=reasons, wake=wake, evaluated_at=evaluated_at)
-    return (*_opened(waiting), about(waiting.key, queued, attempt=waiting.attempt, traceparent=waiting.traceparent))
+    said = (queued,) if promise is None else (queued, promise)
+    events = [about(waiting.key, one, attempt=waiting.attempt, traceparent=waiting.traceparent) for one in said]
+    return (*_opened(waiting), *events)
 
 
 def rejection(waiting: Waiting, reasons: tuple[Reason, ...]) -> Transaction:

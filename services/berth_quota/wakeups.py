@@ -60,7 +60,7 @@ class Wakeups:
                 case WakeOn.QUOTA | WakeOn.RECLAIM:
                     found[ANY_QUOTA] = None
                     found[one.on, self._scope(namespace)] = None
-                case WakeOn.RESERVATION:
+                case WakeOn.RESERVATION | WakeOn.CAPACITY:
                     found[one.on, one.name or ""] = None
                 case WakeOn.QUEUE:
                     found[one.on, namespace] = None

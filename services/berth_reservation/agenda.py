@@ -12,6 +12,7 @@ from berth.messages.commands import Refusal, RefusalCode
 from berth.messages.envelope import Record
 from berth.messages.events import (
     AllocationsEnded,
+    AllocationsOverran,
     Event,
     NodeChanged,
     NodeLeft,
@@ -125,6 +126,8 @@ class Agenda:
                     self._look_at(state, name, now)
             case AllocationsEnded():
                 self._look_at_short(state, now)
+            case AllocationsOverran() if event.key is not None:
+                self._note_request(state, event.key)
             case RequestPlaced() if event.key is not None:
                 self._note_request(state, event.key)
                 self._note_drawing(state, event.key, now)

@@ -14,8 +14,8 @@ from berth.model.cluster import Node
 from berth.model.feasibility import FILTERING, holds, takes_work
 from berth.model.holding import Units, domains_of, least, missed_constraint, why_unfit
 from berth.model.ledger import State
+from berth.model.promises import units_to_book
 from berth.model.reservation import unit_of
-from berth.model.windows import units_that_fit
 
 
 def candidates(state: State, body: ReservationBody) -> list[Node]:
@@ -39,10 +39,10 @@ def _is_suitable(node: Node, body: ReservationBody) -> bool:
 
 
 def room_on(state: State, body: ReservationBody, nodes: Iterable[Node], at: int) -> dict[NodeId, int]:
-    """How many units each node has room for during the whole window."""
-    unit = unit_of(body)
+    """How many units each node has room for during the whole window, beside what is promised to requests."""
+    unit, window = unit_of(body), {"start": body.start, "end": body.end}
     return {
-        node.id: min(body.count, units_that_fit(state, node, unit, start=body.start, end=body.end, at=at))
+        node.id: min(body.count, units_to_book(state, node, unit, **window, at=at, priority=body.priority))
         for node in nodes
     }
 

@@ -6,13 +6,22 @@ from berth.ids import AllocationId, RequestKey, Sequence
 from berth.messages.commands import Refusal
 from berth.messages.documents import OnExpiry
 from berth.messages.envelope import RECORD_BYTES_MAX, RECORD_EVENTS_MAX
-from berth.messages.events import AllocationsEnded, Event, How, ReservationEnded, Transaction
+from berth.messages.events import (
+    AllocationsEnded,
+    AllocationsOverran,
+    Event,
+    How,
+    ReservationEnded,
+    Transaction,
+    about,
+)
 from berth.messages.reasons import ReasonCode
 from berth.messages.reservation_events import EndCause, ReservationCreated, ReservationStatus
 from berth.model.charging import draws_on
 from berth.model.check import accept
-from berth.model.cluster import AllocationState
+from berth.model.cluster import Allocation, AllocationState
 from berth.model.ledger import State
+from berth.model.queue import RequestState
 from berth.model.reservation import Reservation, ReservationState
 from berth.model.reservation_rules import is_due
 from berth_reservation.booking import attempt
@@ -134,21 +143,39 @@ def unused_by(state: State, reservation: Reservation) -> int | None:
 
 
 def ends_of(state: State, key: RequestKey) -> Iterator[int]:
-    """When the durations of a request's placed allocations are over."""
+    """When the durations of a request's placed allocations are over, and what follows from that."""
     known = state.queue.requests.get(key)
     for name in known.live if known else ():
         allocation = state.cluster.allocations[key[0], name]
-        if allocation.ends_at is not None and allocation.state is AllocationState.PLACED:
-            yield allocation.ends_at
+        by = allocation.ends_at if _may_overrun(allocation) else allocation.gone_by
+        if by is not None and allocation.state is AllocationState.PLACED:
+            yield by
+
+
+def _may_overrun(allocation: Allocation) -> bool:
+    """It may run longer than it declared, and nobody has said yet that it does."""
+    return allocation.overrun_ms != 0 and not allocation.overran
 
 
 def expire(state: State, key: RequestKey, at: int) -> Transaction | None:
-    """End what of a request has had its time at `at`; None: nothing has."""
+    """End what of a request has had its time at `at`, or say that it overruns; None: neither."""
     known = state.queue.requests.get(key)
     live = [state.cluster.allocations[key[0], name] for name in known.live] if known else []
     due = [one.id for one in live if is_due(state, one, at) and one.ends_at is not None and one.ends_at <= at]
-    if known is None or not due:
+    if known is None:
         return None
+    if not due:
+        return _overrun(known, live, at)
     is_plain = all(one.state is AllocationState.PLACED for one in live)
     attempt = known.attempt if is_plain else None
     return tuple(departure(state, key, due, How.EXPIRED, ReasonCode.DURATION_OVER, attempt=attempt))
+
+
+def _overrun(known: RequestState, live: list[Allocation], at: int) -> Transaction | None:
+    """What has run as long as it declared goes on, and that is said once."""
+    ids = tuple(
+        one.id
+        for one in live
+        if one.state is AllocationState.PLACED and _may_overrun(one) and one.ends_at is not None and one.ends_at <= at
+    )
+    return (about(known.key, AllocationsOverran(ids=ids), attempt=known.attempt),) if ids else None

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from berth.ids import AllocationId, Attempt, NodeId, RequestKey, Sequence
-from berth.messages.events import AllocationPlaced
+from berth.messages.events import AllocationPlaced, RequestStatus
 from berth.messages.requests import Request
 from berth.model.charging import draws_on
 from berth.model.cluster import Allocation, AllocationState
-from berth.model.feasibility import ends_at
+from berth.model.durations import declared_end, overrun_ms
 from berth.model.ledger import State
+from berth.model.queue import Promise, RequestState
 
 
 def provisional(request: Request, name: AllocationId, node: NodeId, *, at: int) -> Allocation:
@@ -25,7 +26,8 @@ def provisional(request: Request, name: AllocationId, node: NodeId, *, at: int) 
         priority=request.priority,
         anti_affinity=request.anti_affinity,
         placed_at=at,
-        ends_at=ends_at(request, at),
+        ends_at=declared_end(request, at),
+        overrun_ms=overrun_ms(request),
         reservation=request.reservation,
         sequence=Sequence(0),
     )
@@ -84,6 +86,21 @@ class Assumptions:
         entry = self._entries[request.key] = _Assumed(attempt, allocations, tuple(evicted))
         if self._mark is not None:
             self._lay(entry)
+
+    def promise(self, request: Request, digest: str, promise: Promise) -> None:
+        """From now on, until all is lifted, its room is kept as if the ledger had promised it."""
+        assert self._mark is not None, "what is assumed is taken back exactly"
+        known = self.state.queue.requests.get(request.key) or RequestState(
+            request=request,
+            digest=digest,
+            status=RequestStatus.QUEUED,
+            attempt=Attempt(1),
+            order=self.state.sequence,
+            submitted_at=self.state.at,
+            decided=self.state.sequence,
+            decided_at=self.state.at,
+        )
+        self.state.queue.put(request.key, known._replace(promise=promise))
 
     def drop(self, key: RequestKey, attempt: Attempt) -> None:
         """It was refused or given up, if that attempt was assumed at all."""

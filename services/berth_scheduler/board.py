@@ -4,7 +4,7 @@ A request's *shape* is everything about it that a node's own row and room are ju
 board remembers which nodes can hold an instance and how well; when a node's row or what is used on it has
 been replaced by another object, its entries are worked out again. Rows are immutable, so the same object
 says the same: nothing here can be stale, whatever was folded, tried or taken back in between. Nodes on
-which a reservation holds something are never remembered: their room depends on more than their rows.
+which a reservation or a promise keeps something are never remembered: their room depends on more than their rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -175,15 +175,11 @@ class Board:
         self._log.clear()
 
     def _held_positions(self) -> frozenset[int]:
-        reservations = self.state.reservations
-        if not reservations.open:
+        reservations, promised = self.state.reservations, self.state.queue.promised_nodes()
+        if not reservations.open and not promised:
             return frozenset()
-        return frozenset(
-            self.position[node]
-            for name in reservations.open
-            for node, _ in reservations.reservations[name].holds
-            if node in self.position
-        )
+        held = {node for name in reservations.open for node, _ in reservations.reservations[name].holds}
+        return frozenset(self.position[node] for node in held.union(promised) if node in self.position)
 
     # ------------------------------------------------------------------ shapes
 
@@ -253,7 +249,7 @@ class Board:
         return reason
 
     def is_held(self, position: int) -> bool:
-        """Whether a reservation holds something there, now or in a window to come."""
+        """Whether anything is kept there, now or later, for a reservation or by a promise."""
         return position in self._held
 
     def _room(self, shape: Shape, request: Request, at: int, position: int) -> Room | None:

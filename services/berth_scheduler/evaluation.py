@@ -26,8 +26,10 @@ from berth.model.cluster import AllocationState
 from berth.model.entitlement import shortfall
 from berth.model.ledger import State, requests_named
 from berth.model.priorities import Priorities
+from berth.model.queue import Promise
 from berth_scheduler.assumed import Assumptions
 from berth_scheduler.board import Board
+from berth_scheduler.earliest import earliest_start, is_foreseeable, offered
 from berth_scheduler.limits import Limits
 from berth_scheduler.offers import Offered, Outcome
 from berth_scheduler.placement import Placed, place, transaction_of
@@ -48,7 +50,7 @@ class Work:
     """One request at one attempt, from the evaluation that brought it to its outcome.
 
     `askers`: (evaluation, where its answer goes). `placed`: what is on offer since the view `judged_on`, or was
-    accepted (`accepted`).
+    accepted (`accepted`). `earliest`: when it could start, if somebody wants to know.
     `view`: judged again not before the view is there, or at `wait_until` (milliseconds UTC) at the latest.
     `blocked`: fails only because of what is assumed or silent; judged again when any of that is not so any more.
     """
@@ -64,6 +66,7 @@ class Work:
     judged_on: Sequence = Sequence(0)
     accepted: Sequence | None = None
     settled: bool = False
+    earliest: Promise | None = None
 
     @property
     def request_key(self) -> RequestKey:
@@ -140,10 +143,13 @@ class Evaluations:
         offered: list[Offered[Work]] = []
         failed: list[tuple[Work, Unplaceable]] = []
         self.assumptions.lay()
+        foreseen = False
         for work in ready:
             found = self._place(work, at)
             if not isinstance(found, Placed) and self._may_evict(work):
                 found = self._evict(work, at) or found
+            if not isinstance(found, Placed) and work.item.wants_promise:
+                foreseen |= self._foresee(work, found, at)
             if isinstance(found, Placed):
                 work.placed, work.judged_on = found.allocations, self.state.sequence
                 request, attempt = work.item.request, work.item.attempt
@@ -152,6 +158,8 @@ class Evaluations:
                 offered.append(Offered(transaction=transaction, purpose=work, traceparent=work.item.traceparent))
             else:
                 failed.append((work, found))
+        if foreseen:
+            self.assumptions.lift()
         self._judge_alone(failed, at)
         self.pending = [work for work in self.pending if not work.settled and not work.placed]
         return offered
@@ -231,6 +239,17 @@ class Evaluations:
         self.board.silent = silent
         return found
 
+    def _foresee(self, work: Work, unplaceable: Unplaceable, at: int) -> bool:
+        """Work out when it could start; the rest of this round leaves that alone, as if it were promised already."""
+        work.earliest, request = None, work.item.request
+        if is_foreseeable(unplaceable.reasons):
+            least = max(1, self._missing(work) - (request.count - request.needed))
+            work.earliest = earliest_start(self.board, request, least=least, at=at, seed=self.seed)
+        if work.earliest is None or request.key in self.state.queue.promised:
+            return False
+        self.assumptions.promise(request, work.item.digest, work.earliest)
+        return True
+
     def _missing(self, work: Work) -> int:
         """What the view says is missing, and what quota asked for, whichever is less; at least one."""
         request = work.item.request
@@ -258,6 +277,7 @@ class Evaluations:
                     reasons=found.reasons,
                     wake=_wakes_on(work, found),
                     evaluated_at=self.state.sequence,
+                    earliest_start=offered(work.earliest),
                 )
         self.board.silent = silent
 

@@ -40,6 +40,7 @@ from berth.messages.events import (
     ReservationCreated,
     ReservationEnded,
     ReservationHeld,
+    StartPromised,
     Transaction,
 )
 from berth.messages.node_commands import RemoveNode, SetNode
@@ -184,14 +185,21 @@ def _matters(event: Event, began_ms: int) -> str:
             return f"on {_nodes(placed)}"
         case RequestQueued(reasons=reasons, evaluated_at=evaluated_at):
             return f"({', '.join(reason.code for reason in reasons)}; judged at {evaluated_at})"
+        case StartPromised() as promise:
+            return _promise(promise, began_ms)
         case RequestEnded(status=status, reason=reason):
             return str(status) if status == reason else f"{status} ({reason})"
         case AllocationsEnded(ids=ids, how=how, reason=reason):
             return f"{', '.join(ids)} {how}" + ("" if how == reason else f" ({reason})")
         case AllocationsReleasing(ids=ids, how=how, until=until):
             return f"{', '.join(ids)} {how} by {moment(until, began_ms)}"
-        case NodeRegistered(node=node) | NodeLost(node=node) | NodeLeft(node=node):
-            return str(node)
+        case (
+            NodeRegistered(node=name)
+            | NodeLost(node=name)
+            | NodeLeft(node=name)
+            | ReservationActivated(reservation=name)
+        ):
+            return str(name)
         case NodeChanged(node=node) as changed:
             by = "" if changed.drain_until is None else f" by {moment(changed.drain_until, began_ms)}"
             return f"{node} {_said(changed, 'schedulable', 'draining')}{by}"
@@ -201,13 +209,18 @@ def _matters(event: Event, began_ms: int) -> str:
             where = ", ".join(f"{held.node} x{held.count}" for held in nodes) or "no node"
             why = "" if because is None else f" ({' '.join((because.cause, *because.names))})"
             return f"{name} on {where}{why}"
-        case ReservationActivated(reservation=name):
-            return str(name)
         case ReservationEnded(reservation=name, status=status, cause=cause):
             return f"{name} {status}" if cause in (None, EndCause.OVER) else f"{name} {status} ({cause})"
-
         case _:
             return ""
+
+
+def _promise(promise: StartPromised, began_ms: int) -> str:
+    because = "" if promise.cause is None else f" ({promise.cause})"
+    if promise.start is None:
+        return f"taken back{because}"
+    nodes = ", ".join(f"{kept.node} x{kept.count}" for kept in promise.nodes)
+    return f"{moment(promise.start, began_ms)} on {nodes}{because}"
 
 
 def _nodes(placed: RequestPlaced) -> str:

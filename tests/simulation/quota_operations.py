@@ -34,6 +34,7 @@ CAPACITY = frozenset(
     {
         *INSUFFICIENT.values(),
         ReasonCode.INSUFFICIENT_EXTENDED,
+        ReasonCode.HELD_BY_PROMISE,
         ReasonCode.INFEASIBLE,
         ReasonCode.NODE_CORDONED,
         ReasonCode.NODE_DRAINING,
@@ -180,7 +181,7 @@ class Reference:
             and not self._is_behind(known)
             and not self._over_hard(request)
             and not self._over_ceiling(request)
-            and self._has_room(request)
+            and self._has_room(request, beside_promises=True)
         )
 
     def is_true(self, known: RequestState, code: ReasonCode, dimension: str | None) -> bool:
@@ -194,9 +195,9 @@ class Reference:
                 return dimension in self._over_hard(request)
             case ReasonCode.QUOTA_CEILING:
                 return dimension in self._over_ceiling(request)
-            case _:
+            case _:  # who waits for room that comes free as expected is not woken by it: others may be promised it
                 assert code in CAPACITY, f"nothing here makes anybody wait for {code}"
-                return not self._has_room(request)
+                return not self._has_room(request, beside_promises=True)
 
     def _quota(self, namespace: Namespace) -> Quota | None:
         return self._state.quotas.quotas.get(namespace)
@@ -237,22 +238,44 @@ class Reference:
                 found.append(dimension)
         return found
 
-    def _has_room(self, request: Request) -> bool:
-        need = request.charge
-        return sum(self._times(node, need) for node in self._state.cluster.nodes.values()) >= request.count
+    def _has_room(self, request: Request, *, beside_promises: bool = False) -> bool:
+        nodes = self._state.cluster.nodes.values()
+        return sum(self._times(node, request, beside_promises=beside_promises) for node in nodes) >= request.count
 
-    def _times(self, node: Node, need: Resources) -> int:
-        """How many of `need` the node has room for."""
+    def _times(self, node: Node, request: Request, *, beside_promises: bool) -> int:
+        """How many instances the node has room for, now and at each promised start that they would still run at."""
         if node.state is not NodeState.READY or not node.schedulable or node.drain is not None:
             return 0
-        live = [one for one in self._state.cluster.allocations.values() if one.is_live and one.node == node.id]
-        times: list[int] = []
-        for dimension in (CPU, RAM, "instances"):
-            wanted = need.amount(dimension)
-            free = node.capacity.amount(dimension) - sum(one.charge.amount(dimension) for one in live)
-            if wanted:
-                times.append(max(0, free) // wanted)
-        return min(times)
+        now, duration = self._state.at, request.duration_seconds
+        ends = None if duration is None else now + duration * 1000
+        kept = self._kept_on(node, request) if beside_promises else []
+        moments = [now, *(start for start, _ in kept if start > now and (ends is None or start < ends))]
+        return min(self._times_at(node, request.charge, moment, kept) for moment in moments)
+
+    def _times_at(self, node: Node, need: Resources, moment: int, kept: list[tuple[int, Resources]]) -> int:
+        taken = [
+            one.charge
+            for one in self._state.cluster.allocations.values()
+            if one.is_live
+            and one.node == node.id
+            and (one.gone_by is None or one.gone_by > moment or moment == self._state.at)
+        ] + [amount for start, amount in kept if start <= moment]
+        return min(
+            max(0, node.capacity.amount(dimension) - sum(one.amount(dimension) for one in taken))
+            // need.amount(dimension)
+            for dimension in (CPU, RAM, "instances")
+            if need.amount(dimension)
+        )
+
+    def _kept_on(self, node: Node, request: Request) -> list[tuple[int, Resources]]:
+        """What is promised there to others that are not below it: from when, and how much."""
+        found: list[tuple[int, Resources]] = []
+        for key, promise in self._state.queue.promised.items():
+            other = self._state.queue.requests[key].request
+            count = dict(promise.nodes).get(node.id, 0)
+            if key != request.key and other.priority >= request.priority and count:
+                found.append((promise.start, other.charge.times(count)))
+        return found
 
     # R66 to R68, as they are written, for one dimension -----------------------------------------------------
 

@@ -21,6 +21,7 @@ from berth.messages.documents import (
 from berth.messages.events import Transaction, Wake
 from berth.messages.reasons import Reason
 from berth.messages.requests import Document, Name, NamespaceName, NodeName, Request, RequestName
+from berth.messages.reservation_events import HeldOnNode
 from berth.messages.stored import RequestField
 from berth.messages.validation import expected
 
@@ -119,6 +120,7 @@ class Grant(Wire):
 
 class EvaluationItem(Wire):
     """One request to be placed at `attempt`. `missing`: how many instances are still wanted.
+    `wants_promise`: without a place now, it is told when it could start at the latest, and where.
 
     `view`: it is driven because of something at or before that sequence; an older view would only say the same again.
     """
@@ -127,6 +129,7 @@ class EvaluationItem(Wire):
     digest: str
     attempt: Attempt
     missing: int
+    wants_promise: bool = False
     view: Sequence = Sequence(0)
     alone: bool = False
     grant: Grant = Grant()
@@ -140,6 +143,13 @@ class Evaluation(Wire):
     items: tuple[EvaluationItem, ...]
 
 
+class StartOffer(Wire):
+    """The earliest start that durations and windows allow (milliseconds UTC), and where."""
+
+    start: int
+    nodes: tuple[HeldOnNode, ...]
+
+
 class Verdict(StrEnum):
     ACCEPTED = "accepted"
     UNPLACEABLE = "unplaceable"
@@ -150,7 +160,7 @@ class Verdict(StrEnum):
 
 
 class EvaluationOutcome(Wire):
-    """`reasons`, `wake` and `evaluated_at` belong to unplaceable, `refusal` to refused; `sequence` to accepted."""
+    """Unplaceable: `reasons`, `wake`, `evaluated_at`, `earliest_start`. Refused: `refusal`. Accepted: `sequence`."""
 
     namespace: Namespace
     request: RequestId
@@ -159,6 +169,7 @@ class EvaluationOutcome(Wire):
     reasons: tuple[Reason, ...] = ()
     wake: tuple[Wake, ...] = ()
     evaluated_at: Sequence | None = None
+    earliest_start: StartOffer | None = None
     sequence: Sequence | None = None
     refusal: Refusal | None = None
     traceparent: str | None = None

@@ -22,10 +22,11 @@ from berth.ids import (
     Term,
 )
 from berth.messages.documents import Preemption, Queueing, Reclaim, StopPolicy
-from berth.messages.event_data import EventData
+from berth.messages.event_data import EventData, said
 from berth.messages.reasons import Reason, ReasonCode
 from berth.messages.requests import Taint
 from berth.messages.reservation_events import (
+    HeldOnNode,
     ReservationActivated,
     ReservationCreated,
     ReservationEnded,
@@ -71,7 +72,9 @@ class WakeOn(StrEnum):
 
 
 class Wake(EventData):
-    """A condition; any one of a request's conditions wakes it (R102). `name`: the reservation."""
+    """A condition; any one of a request's conditions wakes it (R102). `name`: the reservation; of capacity
+    `unforeseen`, what came free otherwise than when it was expected.
+    """
 
     on: WakeOn
     name: str | None = None
@@ -210,8 +213,28 @@ class RequestPlaced(EventData):
         return {"allocations": [placed.written() for placed in self.allocations]}
 
 
+class MovedBecause(StrEnum):
+    """Why a promised start was moved later, or taken back: nothing else may do that (R86)."""
+
+    NODE_LOST = "node_lost"
+    """A node of the promise is lost, gone, smaller, or takes no work any more."""
+    HIGHER_PRIORITY = "higher_priority"
+    """Work of higher priority came, and took the place or was promised it."""
+    LIMIT_CHANGED = "limit_changed"
+    """The namespace may not use so much any more."""
+    LATE = "late"
+    """The start passed and nobody could act on it: services were away, or what ran before did not end."""
+
+
 class StartPromised(EventData):
-    start: int
+    """A queued request will start at `start` at the latest (milliseconds UTC), on `nodes`, which are kept for it.
+
+    Without `start` the promise is taken back. `cause`: always, and only, where it is moved later or taken back.
+    """
+
+    start: int | None = None
+    nodes: tuple[HeldOnNode, ...] = said(())
+    cause: MovedBecause | None = None
 
 
 class AllocationsReleasing(EventData):
@@ -227,6 +250,12 @@ class AllocationsEnded(EventData):
     ids: tuple[AllocationId, ...]
     how: How
     reason: ReasonCode
+
+
+class AllocationsOverran(EventData):
+    """They run longer than they declared, as their request allows: until its grace is over, or without end."""
+
+    ids: tuple[AllocationId, ...]
 
 
 class RequestEnded(EventData):
@@ -261,6 +290,7 @@ EVENT_TYPES: dict[str, tuple[type[EventData], int]] = {
         StartPromised,
         AllocationsReleasing,
         AllocationsEnded,
+        AllocationsOverran,
         RequestEnded,
         RequestsForgotten,
         ReservationCreated,

@@ -55,6 +55,7 @@ class ReasonCode(StrEnum):
     INSUFFICIENT_INSTANCES = "insufficient_instances"
     INSUFFICIENT_EXTENDED = "insufficient_extended"
     HELD_BY_RESERVATION = "held_by_reservation"
+    HELD_BY_PROMISE = "held_by_promise"
     RESERVATION_FULL = "reservation_full"
     SIBLINGS_DO_NOT_FIT = "siblings_do_not_fit"
     RELEASED = "released"
@@ -139,6 +140,7 @@ _SENTENCES: dict[ReasonCode, str] = {
     ReasonCode.INSUFFICIENT_INSTANCES: "the node runs as many instances as it may",
     ReasonCode.INSUFFICIENT_EXTENDED: "not enough of an extended resource is free",
     ReasonCode.HELD_BY_RESERVATION: "what is free is held for a reservation",
+    ReasonCode.HELD_BY_PROMISE: "what is free is kept for a request that was promised its start",
     ReasonCode.RESERVATION_FULL: "the reservation is used up",
     ReasonCode.SIBLINGS_DO_NOT_FIT: "one instance fits, all of them together do not",
     ReasonCode.RELEASED: "it was released",

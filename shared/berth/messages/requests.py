@@ -33,6 +33,7 @@ from berth.ids import (
     RequestKey,
     ReservationId,
 )
+from berth.messages.overrun import Overrun
 from berth.messages.validation import Matching, expected
 from berth.resources import BUILT_IN, LARGEST, ONE_INSTANCE, SPOKEN_NAMES, Resources
 
@@ -297,6 +298,8 @@ class Request(Document):
     preemption: Annotated[RequestPreemption, SPELLED] = RequestPreemption.LOWER_PRIORITY
     borrow: Annotated[Borrow, SPELLED] = Borrow.ALLOWED
     duration_seconds: Annotated[int, Field(ge=1, le=10 * 366 * 86_400)] | None = None
+    overrun: Annotated[Overrun, SPELLED] = Overrun.EVICT
+    overrun_grace_seconds: Seconds = 0
     reservation: ReservationName | None = None
     node: NodeName | None = None
     queue_deadline_seconds: Annotated[int, Field(ge=1, le=10 * 366 * 86_400)] | None = None

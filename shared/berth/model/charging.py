@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 CONFIGURATION = "*"
 """Stands for every namespace where a quota's wake condition is remembered."""
+UNFORESEEN = "unforeseen"
+"""Names capacity that came free otherwise than when it was expected: what a promised request waits for."""
 
 
 def quota_scope(state: "State", namespace: Namespace) -> str:

@@ -26,11 +26,12 @@ from berth.messages.events import (
     ReservationActivated,
     ReservationCreated,
     ReservationHeld,
+    StartPromised,
     Transaction,
 )
 from berth.messages.reasons import ReasonCode, sentence
 from berth.messages.requests import Borrow
-from berth.model import entitlement, reservation_rules, victims, windows
+from berth.model import entitlement, promises, reservation_rules, victims, windows
 from berth.model.cluster import Allocation, AllocationState
 from berth.model.event_rules import refuse, why_not_next
 from berth.model.ledger import State, requests_named
@@ -324,18 +325,11 @@ def _judge_room(state: State, transaction: Transaction, at: int) -> Refusal | No
     """Capacity and limits in the dimensions that the transaction's placements raise."""
     raised: dict[NodeId, Resources] = {}
     for event in transaction:
-        data = event.data
-        if isinstance(data, RequestPlaced):
-            for placed in data.allocations:
-                raised[placed.node] = raised.get(placed.node, NOTHING) + placed.charge
-            refusal = _judge_quota(state, event, data, at)
-            if refusal is not None:
-                return refusal
-        elif isinstance(data, ReservationCreated | ReservationHeld | ReservationActivated):
-            name = data.reservation.id if isinstance(data, ReservationCreated) else data.reservation
-            refusal = reservation_rules.judge_reservation(state, name, at)
-            if refusal is not None:
-                return refusal
+        refusal = _judge_event(state, event, at)
+        if refusal is not None:
+            return refusal
+        for placed in event.data.allocations if isinstance(event.data, RequestPlaced) else ():
+            raised[placed.node] = raised.get(placed.node, NOTHING) + placed.charge
     for node, amount in raised.items():
         free = windows.free_now(state, state.cluster.nodes[node])
         for dimension, _ in amount.dimensions():
@@ -345,6 +339,42 @@ def _judge_room(state: State, transaction: Transaction, at: int) -> Refusal | No
         reason = windows.overheld(state, state.cluster.nodes[node], raised=amount, at=at)
         if reason is not None:
             return refuse(RefusalCode.WINDOW, f"{node}: {sentence(reason)}")
+    return None
+
+
+def _judge_event(state: State, event: Event, at: int) -> Refusal | None:
+    """Limits and what is kept for others, after what places, promises or reserves."""
+    match event.data:
+        case RequestPlaced() as data:
+            return _judge_quota(state, event, data, at) or _judge_promises(state, event, data)
+        case StartPromised() if event.key is not None:
+            return promises.judge_promise(state, state.queue.requests[event.key])
+        case ReservationCreated(reservation=body):
+            return reservation_rules.judge_reservation(state, body.id, at)
+        case ReservationHeld(reservation=name) | ReservationActivated(reservation=name):
+            return reservation_rules.judge_reservation(state, name, at)
+        case _:
+            return None
+
+
+def _judge_promises(state: State, event: Event, data: RequestPlaced) -> Refusal | None:
+    """Nobody takes what is promised to others that are not below it (R86)."""
+    if not state.queue.promised:
+        return None
+    assert event.key is not None
+    request = state.queue.requests[event.key].request
+    for placed in data.allocations:
+        allocation = state.cluster.allocations[request.namespace, placed.id]
+        until = windows.ends_by(state, allocation)
+        reason = promises.overpromised(
+            state,
+            state.cluster.nodes[placed.node],
+            request,
+            raised=placed.charge,
+            ends_at=None if until is None else until - allocation.late_ms,
+        )
+        if reason is not None:
+            return refuse(RefusalCode.WINDOW, f"{placed.node}: {sentence(reason)}")
     return None
 
 

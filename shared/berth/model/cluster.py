@@ -98,7 +98,9 @@ class Allocation(NamedTuple):
     """One instance of a request on one node. `charge` is given back exactly as it was taken. A tuple, because every
     fold makes one per placement (ADR 13).
 
-    Times are milliseconds UTC. `until`: when a releasing one ends at the latest, `how` it then ends.
+    Times are milliseconds UTC. `ends_at`: its declared end, beyond which it may run for `overrun_ms` (None: for ever;
+    `overran`: it does, and it was said). `late_ms`: so much later than promised it started. `until`: when a releasing
+    one ends at the latest, `how` it then ends.
     """
 
     id: AllocationId
@@ -114,6 +116,9 @@ class Allocation(NamedTuple):
     ends_at: int | None
     reservation: ReservationId | None
     sequence: Sequence
+    overrun_ms: int | None = 0
+    late_ms: int = 0
+    overran: bool = False
     until: int | None = None
     how: How | None = None
     reason: ReasonCode | None = None
@@ -136,6 +141,16 @@ class Allocation(NamedTuple):
     def is_live(self) -> bool:
         """It consumes: placed, or releasing and not stopped yet (R45)."""
         return self.state is AllocationState.PLACED or self.state is AllocationState.RELEASING
+
+    @property
+    def gone_by(self) -> int | None:
+        """When it is surely gone, reservations aside (milliseconds UTC); None: nothing ends it.
+
+        What is releasing has its time, the rest its declared end and some grace.
+        """
+        if self.state is AllocationState.RELEASING:
+            return self.until
+        return None if self.ends_at is None or self.overrun_ms is None else self.ends_at + self.overrun_ms
 
     @property
     def repels(self) -> bool:
@@ -183,7 +198,8 @@ class Cluster:
     """Nodes, allocations, and what follows from them for each node.
 
     `used` and `on_node` cover live allocations, and those that a scheduler assumes (`occupy`); `repelling`
-    those of them that require others to stay away (R31), so that nobody looks for them among all.
+    those of them that require others to stay away (R31), so that nobody looks for them among all; `ending`
+    those that end by themselves.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -192,6 +208,7 @@ class Cluster:
         self.used: Table[NodeId, Resources] = Table(journal)
         self.lost: Table[NodeId, None] = Table(journal)
         self.repelling: Table[AllocationKey, Allocation] = Table(journal)
+        self.ending: Table[AllocationKey, None] = Table(journal)
         self._on_node: dict[NodeId, CountedTable[AllocationKey, Allocation]] = {}
         self._journal = journal
 
@@ -219,6 +236,8 @@ class Cluster:
         self.on_node(node).put(key, allocation)
         if allocation.anti_affinity and allocation.repels:
             self.repelling.put(key, allocation)
+        if allocation.gone_by is not None:
+            self.ending.put(key, None)
 
     def vacate(self, allocation: Allocation) -> None:
         """It consumes no longer; exactly its charge comes back."""
@@ -227,6 +246,8 @@ class Cluster:
         self.on_node(node).drop(allocation.key)
         if allocation.repels:
             self.repelling.drop(allocation.key)
+        if allocation.key in self.ending:
+            self.ending.drop(allocation.key)
 
     def add(self, allocation: Allocation) -> None:
         key = allocation.key
@@ -245,6 +266,8 @@ class Cluster:
             self.vacate(before)
         elif before.is_live:
             self.on_node(allocation.node).put(allocation.key, allocation)
+            if allocation.gone_by is not None:
+                self.ending.put(allocation.key, None)
 
     def count_drained(self, name: NodeId, *, departed: int = 0, moved: int = 0) -> None:
         """The drain of the node has come so much further; a sibling that leaves elsewhere is nobody's progress."""

@@ -13,6 +13,7 @@ from berth.messages.documents import NodeState
 from berth.messages.events import (
     AllocationPlaced,
     AllocationsEnded,
+    AllocationsOverran,
     AllocationsReleasing,
     CohortRemoved,
     CohortSet,
@@ -38,7 +39,7 @@ from berth.messages.events import (
 )
 from berth.messages.reasons import ReasonCode, sentence
 from berth.messages.requests import Effect, Request
-from berth.model import entitlement, feasibility, holding, reservation_rules
+from berth.model import entitlement, feasibility, holding, overruns, promises, reservation_rules
 from berth.model.cluster import Allocation, AllocationState
 from berth.model.ledger import State, why_moved
 from berth.model.queue import SETTLED, RequestState
@@ -162,9 +163,7 @@ def _promised(state: State, event: Event, data: StartPromised, at: int) -> Refus
     request = _open_request(state, event)
     if isinstance(request, Refusal):
         return request
-    if request.status is not RequestStatus.QUEUED or data.start < at:
-        return refuse(RefusalCode.INVALID, "a start is promised to a queued request, for a time to come")
-    return None
+    return promises.refuse_promised(state, request, data, at, takes=feasibility.admits)
 
 
 def _ended(state: State, event: Event, data: RequestEnded, at: int) -> Refusal | None:
@@ -378,6 +377,7 @@ _RULES: dict[type, Rule] = {
     RequestEnded: _ended,
     RequestsForgotten: _forgotten,
     AllocationsReleasing: _releasing,
+    AllocationsOverran: overruns.refuse_overrun,
     NodeRegistered: _registered,
     NodeChanged: _known_node,
     NodeLost: _known_node,

@@ -21,7 +21,9 @@ from berth.messages.requests import (
     is_int64,
 )
 from berth.model.cluster import Node
+from berth.model.durations import ends_at
 from berth.model.ledger import State
+from berth.model.promises import promise_reason
 from berth.model.reservation import Reservation, ReservationState
 from berth.model.topology import Surroundings, has_labels, needs_surroundings, surroundings
 from berth.model.windows import free_now, reservation_full, window_reason
@@ -298,24 +300,20 @@ def capacity_reasons(state: State, node: Node, request: Request, at: int) -> lis
     window = window_reason(state, node, request.charge, at=at, ends_at=ends_at(request, at), drawing=drawing)
     if window is not None:
         found.append(window.model_copy(update={"nodes": 1}))
-    return by_precedence(found)
-
-
-def ends_at(request: Request, at: int) -> int | None:
-    """When an instance placed at `at` ends (milliseconds UTC); None: nothing ends it."""
-    return None if request.duration_seconds is None else at + request.duration_seconds * 1000
+    kept = promise_reason(state, node, request, at=at, ends_at=ends_at(request, at))
+    return by_precedence(found if kept is None else [*found, kept])
 
 
 def fits(state: State, node: Node, request: Request, free: Resources, at: int) -> bool:
     """Whether `capacity_reasons` is empty, given what `free_now` said: asked of every node."""
     if not request.charge.fits_in(free):
         return False
-    if not state.reservations.on_node(node.id):
-        return True
-    reason = window_reason(
-        state, node, request.charge, at=at, ends_at=ends_at(request, at), drawing=request.reservation
-    )
-    return reason is None
+    until = ends_at(request, at)
+    if state.reservations.on_node(node.id) and window_reason(
+        state, node, request.charge, at=at, ends_at=until, drawing=request.reservation
+    ):
+        return False
+    return promise_reason(state, node, request, at=at, ends_at=until) is None
 
 
 def why_not(state: State, node: Node, request: Request, at: int, around: Surroundings | None = None) -> list[Reason]:

@@ -115,7 +115,7 @@ def _node_left(state: "State", _event: Event, data: NodeLeft, _at: int, sequence
 
 def _node_touched(state: "State", sequence: Sequence) -> None:
     state.touch(WakeOn.NODES, "", sequence)
-    state.touch(WakeOn.CAPACITY, "", sequence)
+    state.touch_capacity(sequence)
 
 
 def _quota_set(state: "State", event: Event, data: QuotaSet, _at: int, sequence: Sequence) -> None:
@@ -254,7 +254,7 @@ def _of_reservation(state: "State", reservation: Reservation) -> list[Allocation
 
 def _reservation_touched(state: "State", reservation: Reservation, sequence: Sequence) -> None:
     state.touch(WakeOn.RESERVATION, reservation.id, sequence)
-    state.touch(WakeOn.CAPACITY, "", sequence)
+    state.touch_capacity(sequence)
     state.touch(WakeOn.QUOTA, quota_scope(state, reservation.namespace), sequence)
 
 

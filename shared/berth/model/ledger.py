@@ -22,7 +22,7 @@ from berth.messages.events import (
 from berth.messages.reasons import ReasonCode
 from berth.messages.requests import Request
 from berth.model.census import Census
-from berth.model.charging import CONFIGURATION, quota_scope
+from berth.model.charging import CONFIGURATION, UNFORESEEN, quota_scope
 from berth.model.cluster import Cluster
 from berth.model.demand import Demand
 from berth.model.folds import FOLDS
@@ -178,12 +178,17 @@ class State:
         if self.changed.get(key) != sequence:  # else this record has said so already
             self.changed.put(key, sequence)
 
+    def touch_capacity(self, sequence: Sequence) -> None:
+        """Room that no calendar knew of: it may be worth more than what is promised."""
+        self.touch(WakeOn.CAPACITY, "", sequence)
+        self.touch(WakeOn.CAPACITY, UNFORESEEN, sequence)
+
     def last_change(self, wake: Wake, namespace: Namespace) -> Sequence:
         """When what `wake` waits for last changed for the better (R101)."""
         match wake.on:
             case WakeOn.QUOTA | WakeOn.RECLAIM:
                 keys = ((WakeOn.QUOTA, CONFIGURATION), (wake.on, quota_scope(self, namespace)))
-            case WakeOn.RESERVATION:
+            case WakeOn.RESERVATION | WakeOn.CAPACITY:
                 keys = ((wake.on, wake.name or ""),)
             case WakeOn.QUEUE:
                 keys = ((wake.on, namespace),)

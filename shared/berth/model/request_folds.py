@@ -8,6 +8,7 @@ from berth.messages.documents import Queueing
 from berth.messages.events import (
     AllocationPlaced,
     AllocationsEnded,
+    AllocationsOverran,
     AllocationsReleasing,
     Event,
     How,
@@ -19,9 +20,10 @@ from berth.messages.events import (
     StartPromised,
     WakeOn,
 )
-from berth.model.charging import charge, is_above_soft, quota_scope, uncharge
+from berth.model.charging import UNFORESEEN, charge, is_above_soft, quota_scope, uncharge
 from berth.model.cluster import Allocation, AllocationState
-from berth.model.queue import RequestState
+from berth.model.durations import declared_end, ends_at, lateness, overrun_ms
+from berth.model.queue import HISTORY_MAX, Promise, PromiseMade, RequestState
 
 if TYPE_CHECKING:
     from berth.model.ledger import State
@@ -81,6 +83,8 @@ def _request_placed(
         allocation = new_allocation(request, placed, at=at, sequence=sequence)
         state.cluster.add(allocation)
         charge(state, allocation)
+    if request.promise is not None and at < request.promise.start:
+        state.touch_capacity(sequence)  # what was kept for later is free
     if is_above_soft(state, request.request.namespace):
         state.touch(WakeOn.RECLAIM, quota_scope(state, request.request.namespace), sequence)
     return request.placed(tuple([placed.id for placed in data.allocations]))
@@ -108,16 +112,26 @@ def new_allocation(request: RequestState, placed: AllocationPlaced, *, at: int, 
         priority=body.priority,
         anti_affinity=body.anti_affinity,
         placed_at=at,
-        ends_at=None if body.duration_seconds is None else at + body.duration_seconds * 1000,
+        ends_at=declared_end(body, at),
+        overrun_ms=overrun_ms(body),
+        late_ms=lateness(request.promised_start, at),
         reservation=body.reservation,
         sequence=sequence,
     )
 
 
 def _start_promised(
-    _state: "State", before: RequestState | None, event: Event, data: StartPromised, _at: int, _sequence: Sequence
+    state: "State", before: RequestState | None, event: Event, data: StartPromised, at: int, sequence: Sequence
 ) -> RequestState:
-    return _known(before, event)._replace(promised_start=data.start)
+    known = _known(before, event)
+    if data.cause is not None:
+        state.touch_capacity(sequence)  # what it kept elsewhere is free
+    promise = None
+    if data.start is not None:
+        nodes = tuple((one.node, one.count) for one in data.nodes)
+        promise = Promise(data.start, ends_at(known.request, data.start), nodes)
+    made = PromiseMade(sequence, at, data.start, data.cause)
+    return known._replace(promise=promise, promised=(*known.promised, made)[-HISTORY_MAX:])
 
 
 def _allocations_releasing(
@@ -131,6 +145,8 @@ def _allocations_releasing(
                 AllocationState.RELEASING, until=data.until, how=data.how, reason=data.reason, sequence=sequence
             )
         )
+    if data.how is not How.EXPIRED:  # that was foreseen
+        state.touch(WakeOn.CAPACITY, UNFORESEEN, sequence)
     return request
 
 
@@ -139,17 +155,32 @@ def _allocations_ended(
 ) -> RequestState:
     request = _known(before, event)
     namespace = request.request.namespace
+    foreseen = True
     for name in data.ids:
         ending = state.cluster.allocations[namespace, name]
         assert ending.is_live, f"I8: {name} ends twice"
+        foreseen = foreseen and ending.gone_by is not None and ending.gone_by <= at
         state.cluster.change(
             ending.moved(STATE_AFTER[data.how], how=data.how, reason=data.reason, until=None, sequence=sequence)
         )
         uncharge(state, ending, at)
-    state.touch(WakeOn.CAPACITY, "", sequence)
+    if foreseen:
+        state.touch(WakeOn.CAPACITY, "", sequence)
+    else:
+        state.touch_capacity(sequence)
     state.touch(WakeOn.QUOTA, quota_scope(state, namespace), sequence)
     gone = set(data.ids)
     return request._replace(live=tuple(name for name in request.live if name not in gone))
+
+
+def _allocations_overran(
+    state: "State", before: RequestState | None, event: Event, data: AllocationsOverran, _at: int, _sequence: Sequence
+) -> RequestState:
+    request = _known(before, event)
+    for name in data.ids:
+        allocation = state.cluster.allocations[request.request.namespace, name]
+        state.cluster.change(allocation._replace(overran=True))
+    return request
 
 
 def _request_ended(
@@ -158,7 +189,9 @@ def _request_ended(
     request = _known(before, event)
     _left_the_queue(state, request, sequence)
     assert not request.live, f"I13: {event.key} ends with live allocations"
-    return request._replace(status=data.status, ended=data.reason, reasons=data.reasons, wake=())
+    if request.promise is not None:
+        state.touch_capacity(sequence)
+    return request._replace(status=data.status, ended=data.reason, reasons=data.reasons, wake=(), promise=None)
 
 
 REQUEST_FOLDS: dict[type, Callable[["State", RequestState | None, Event, Any, int, Sequence], RequestState]] = {
@@ -168,6 +201,7 @@ REQUEST_FOLDS: dict[type, Callable[["State", RequestState | None, Event, Any, in
     StartPromised: _start_promised,
     AllocationsReleasing: _allocations_releasing,
     AllocationsEnded: _allocations_ended,
+    AllocationsOverran: _allocations_overran,
     RequestEnded: _request_ended,
 }
 """Events of a request. Each answers what the request is afterwards; the state itself keeps that, once for all

@@ -9,7 +9,7 @@ from berth.ids import NodeId, ReservationId
 from berth.messages.documents import OnExpiry, Use, time_text
 from berth.messages.reasons import Reason, ReasonCode
 from berth.model.charging import draws_on
-from berth.model.cluster import Allocation, AllocationState, Node
+from berth.model.cluster import Allocation, Node
 from berth.model.ledger import State
 from berth.model.reservation import CalendarPage, Load, Reservation, ReservationState, Window
 from berth.resources import NOTHING, Resources, resources
@@ -29,7 +29,7 @@ def free_now(state: State, node: Node, drawing: ReservationId | None = None) -> 
     if not reservations.on_node(node.id):
         return free
     free = free.minus(reservations.undrawn_on(node.id))
-    owner = _drawn(state, node.id, drawing)
+    owner = drawn_reservation(state, node.id, drawing)
     if owner is None:
         return free
     undrawn = reservations.held_on(owner, node.id).beyond(reservations.drawn_on(owner.id, node.id))
@@ -38,7 +38,7 @@ def free_now(state: State, node: Node, drawing: ReservationId | None = None) -> 
 
 def reservation_full(state: State, node: Node, charge: Resources, drawing: ReservationId) -> Reason | None:
     """The dimension in which what `drawing` holds on `node` is used up for `charge`, or None (R95, restricted)."""
-    owner = _drawn(state, node.id, drawing)
+    owner = drawn_reservation(state, node.id, drawing)
     if owner is None or owner.body.use is Use.ALIGNED:
         return None
     held, drawn = state.reservations.held_on(owner, node.id), state.reservations.drawn_on(owner.id, node.id)
@@ -56,7 +56,7 @@ def reservation_full(state: State, node: Node, charge: Resources, drawing: Reser
     return None
 
 
-def _drawn(state: State, node: NodeId, drawing: ReservationId | None) -> Reservation | None:
+def drawn_reservation(state: State, node: NodeId, drawing: ReservationId | None) -> Reservation | None:
     """The active reservation `drawing`, if it holds something on `node`."""
     if drawing is None or drawing not in state.reservations.on_node(node):
         return None
@@ -99,7 +99,7 @@ def window_reason(
     """
     if not state.reservations.on_node(node.id):
         return None
-    owner = _drawn(state, node.id, drawing)
+    owner = drawn_reservation(state, node.id, drawing)
     end = _earlier(ends_at, None if owner is None else takes_along_by(owner))
     for window in windows_of(state, node.id):
         if end is not None and window.start >= end:
@@ -234,9 +234,8 @@ def _is_open(reservation: Reservation, moment: int) -> bool:
 
 def ends_by(state: State, allocation: Allocation) -> int | None:
     """When a live allocation will be gone at the latest (milliseconds UTC); None: nothing ends it."""
-    until = allocation.until if allocation.state is AllocationState.RELEASING else None
     owner = draws_on(state, allocation)
-    return _earlier(_earlier(allocation.ends_at, until), None if owner is None else takes_along_by(owner))
+    return _earlier(allocation.gone_by, None if owner is None else takes_along_by(owner))
 
 
 def takes_along_by(reservation: Reservation) -> int | None:

@@ -248,6 +248,7 @@ def decode_into(state: State, payload: bytes, head: Head) -> None:
             stored.table(state).reset()
         raise SnapshotUnusable(f"its rows cannot be read: {error}") from None
     state.cluster.index()
+    state.queue.index()
     state.reservations.index()
     state.tip, state.ledger_id, state.members, state.level = head.tip, head.ledger_id, head.members, head.level
 

@@ -165,6 +165,8 @@ def test_every_table_of_a_state_is_stored_or_follows_from_those_that_are() -> No
     assert {path for path, table in tables(state).items() if table not in stored} == {
         "state.cluster.used",  # of live allocations
         "state.cluster.repelling",
+        "state.cluster.ending",
+        "state.queue.promised",  # of requests that wait
     }
 
 
@@ -228,7 +230,7 @@ def test_rows_that_are_not_what_the_head_says_are_refused_and_leave_no_trace(sai
     assert_same(state, _after(len(STORY)))
 
 
-@pytest.mark.parametrize("member", ["ended", "victims", "promised_start", "until", "how", "drain", "lost_at"])
+@pytest.mark.parametrize("member", ["ended", "victims", "promise", "promised", "until", "how", "drain", "lost_at"])
 def test_whoever_writes_one_that_forgets_something_notices(member: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = snapshots.plain
 
