@@ -55,7 +55,8 @@ def init(
     members = layout.raft_members(raft)
     if target.url is not None:
         seed = target.nkey or seed_file(folder.keys, subjects.INIT)
-        created = asyncio.run(bootstrap.create_ledger(target.url, seed, members=members, level=durability))
+        keep = folder.first_record if os.access(folder.path, os.W_OK) else None
+        created = asyncio.run(bootstrap.create_ledger(target.url, seed, members=members, level=durability, keep=keep))
         told = {"version": 1, "ledger_id": created.ledger_id, "members": list(created.members), "level": created.level}
         if target.as_json:
             print_json(told)
