@@ -8,13 +8,15 @@ from collections.abc import Collection
 from typing import Any
 
 from berth.errors import NotFound
-from berth.ids import RequestKey
+from berth.ids import Namespace, RequestKey
 from berth.messages.decisions import NodeVerdict
 from berth.messages.documents import time_text
 from berth.messages.events import RequestStatus
 from berth.messages.reasons import PRECEDENCE
 from berth.model.answers import decision_of
 from berth.model.ledger import State
+from berth.model.ordering import NOBODY_WAITS, Line
+from berth.model.read_models import request_row
 from berth_cell.proposals import smallest_change
 from berth_scheduler.board import Board
 from berth_scheduler.placement import node_verdicts, score_table
@@ -25,12 +27,16 @@ BEST_MAX = 5
 WAITING = (RequestStatus.QUEUED, RequestStatus.REJECTED)
 
 
-def explain(state: State, key: RequestKey, *, at_ms: int, salt: str = "") -> dict[str, Any]:
+def explain(
+    state: State, key: RequestKey, *, at_ms: int, salt: str = "", owner: Namespace | None = None
+) -> dict[str, Any]:
     """The decision that stands, `nodes` as if the request were to be placed now, and what would help.
 
     `examined`: how many nodes; `feasible` of them may take it, the rest stand in `counts` under the first of their
     reasons by precedence, so that both add up to `examined`. `best`: the scores of the best nodes, part by part.
-    `promises`: every start that it was promised, oldest first, with the cause where one was moved later (R86).
+    `queue_position`, `ahead`, `ahead_because`: where it stands while it waits, as in `berth requests`; an `owner` is
+    not shown the requests of others. `promises`: every start that it was promised, oldest first, with the cause where
+    one was moved later (R86).
     `change`: the smallest single one that would let a request without a place be placed, or None.
 
     Raises:
@@ -51,6 +57,7 @@ def explain(state: State, key: RequestKey, *, at_ms: int, salt: str = "") -> dic
     return {
         **decision.model_copy(update={"nodes": nodes}).as_mapping(),
         **counted(nodes),
+        **placed_in_line(state, key, owner),
         "best": best,
         "promises": [
             {
@@ -63,6 +70,13 @@ def explain(state: State, key: RequestKey, *, at_ms: int, salt: str = "") -> dic
         ],
         "change": None if change is None else change.as_mapping(),
     }
+
+
+def placed_in_line(state: State, key: RequestKey, owner: Namespace | None) -> dict[str, Any]:
+    """Where the request stands in the queue and who is ahead; nulls and nothing where it does not wait."""
+    line = Line(state) if key in state.queue.waiting else NOBODY_WAITS
+    row = request_row(state.queue.requests[key], line.place(key) if key in line else None, owner)
+    return {name: row[name] for name in ("queue_position", "ahead", "ahead_because")}
 
 
 def counted(nodes: Collection[NodeVerdict]) -> dict[str, Any]:

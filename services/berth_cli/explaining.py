@@ -54,6 +54,9 @@ def explain(
         print_lines(f"{answer['examined']} nodes: {spoken}")
     if answer.get("best"):
         print_lines(*(f"  {line}" for line in score_lines(answer["best"])))
+    if answer.get("queue_position") is not None:
+        ahead = ", ".join(f"{count} by {why}" for why, count in answer["ahead_because"].items())
+        print_lines(f"  position {answer['queue_position']} in the queue; ahead: {ahead or 'nobody'}")
     for made in answer.get("promises", ()):
         cause = "" if made["cause"] is None else f", because of {made['cause']}"
         start = "no start any more" if made["start"] is None else f"a start by {made['start']}"

@@ -136,4 +136,5 @@ def explained(state: State, namespace: str, query: Query, now_ms: int) -> Row:
     owner = owner or namespace
     if namespace not in (CLUSTER, owner):
         raise NotFound(f"{namespace} has no request {query.ids[0]}")
-    return explain(state, (Namespace(owner), RequestId(request)), at_ms=now_ms)
+    reader = None if namespace == CLUSTER else Namespace(namespace)
+    return explain(state, (Namespace(owner), RequestId(request)), at_ms=now_ms, owner=reader)

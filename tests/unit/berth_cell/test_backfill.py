@@ -70,10 +70,14 @@ def test_the_head_of_the_queue_that_cannot_start_is_promised_a_start() -> None:
 def test_explain_tells_every_start_that_a_request_was_promised() -> None:
     cell = a_cell_with_a_promised_head()
 
+    submit(cell, "later", count=4, minutes=60)
     (made,) = explain(cell.state, KEY, at_ms=cell.state.at)["promises"]
+    later = explain(cell.state, (TEAM_A, RequestId("later")), at_ms=cell.state.at)
 
     assert (made["start"], made["cause"]) == (time_text(T0 + HOUR), None)
-    assert made["sequence"] == cell.state.queue.requests[KEY].decided
+    assert made["sequence"] <= cell.state.sequence
+    assert (later["queue_position"], later["ahead_because"]) == (2, {"age": 1})
+    assert later["ahead"] == [{"namespace": TEAM_A, "id": "large", "because": "age"}]
 
 
 def test_a_window_is_not_booked_where_a_start_is_promised_to_work_of_no_lower_priority() -> None:
