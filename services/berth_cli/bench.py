@@ -244,7 +244,7 @@ def failover(
 
 
 async def _kill_one_after_another(folder: Path, kills: int, of: Killed) -> tuple[list[float], int]:
-    """A request every 5 ms all the time. A decision counts for a kill when its request was submitted after it."""
+    """Five requests right after each kill: the first decision about one of them ends the count."""
     url, seed = _address(folder)
     took: list[float] = []
     async with connect(url, nkey=seed) as cluster:

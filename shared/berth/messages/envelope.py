@@ -28,10 +28,6 @@ class Record:
     transactions: tuple[Transaction, ...]
 
     @property
-    def is_barrier(self) -> bool:
-        return self.sequence == self.barrier
-
-    @property
     def elected(self) -> LeaderElected | None:
         """The single event of a barrier, or None."""
         data = self._only_event()

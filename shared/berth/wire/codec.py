@@ -21,7 +21,7 @@ from berth.ids import LedgerId, Sequence, Term
 from berth.messages.alike import Alike
 from berth.messages.commands import Proposal, Wire
 from berth.messages.envelope import MESSAGE_BYTES_MAX, Record
-from berth.messages.events import EVENT_TYPES, Event, EventData
+from berth.messages.events import EVENT_TYPES, Event
 from berth.messages.requests import REQUEST_LIST, Request
 from berth.messages.validation import problems
 from berth.wire.upcasters import UPCASTERS, upcast
@@ -389,8 +389,3 @@ def decode_requests(payload: bytes) -> list[Request]:
 def encode_requests(requests: Listing[Request]) -> bytes:
     """The document form, as `nats pub` would send it."""
     return orjson.dumps([request.document() for request in requests])
-
-
-def encode_body(data: EventData) -> bytes:
-    """An event's data alone, as golden files hold it."""
-    return orjson.dumps(data.written(), option=orjson.OPT_INDENT_2)
